@@ -116,6 +116,8 @@ function serverProperties(id: number, brokers: number, port: number, controllers
     'min.insync.replicas': brokers === 3 ? 2 : 1,
     'offsets.topic.replication.factor': replicas,
     'offsets.topic.num.partitions': 8,
+    // Commits outlive every record that a stage reads: a group that has lost them begins behind what retention took, and cannot tell.
+    'offsets.retention.minutes': 527_040,
     'transaction.state.log.replication.factor': replicas,
     'transaction.state.log.min.isr': 1,
     'transaction.state.log.num.partitions': 2,

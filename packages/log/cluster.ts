@@ -7,6 +7,15 @@ import type { Secured } from './security.ts';
 const connectTimeoutMs = 5000;
 const metadataTimeoutMs = 5000;
 
+/** What a topic of this name was before. */
+interface Past {
+  readonly id: string | undefined;
+  /** So many times it was made anew. */
+  readonly made: number;
+  /** The first and the last answer in a row that does not know it, monotonic ms. */
+  readonly gone: { readonly since: number; readonly at: number } | undefined;
+}
+
 interface Open {
   readonly ready: Promise<BrokerConnection>;
   connection: BrokerConnection | undefined;
@@ -34,6 +43,7 @@ export class Cluster {
   readonly #open = new Map<string, Open>();
   /** topic → leader per partition. */
   readonly #topics = new Map<string, readonly number[]>();
+  readonly #past = new Map<string, Past>();
   readonly #wanted = new Set<string>();
   #brokers = new Map<number, Endpoint>();
   #refreshing: { readonly topics: ReadonlySet<string>; readonly done: Promise<void> } | undefined;
@@ -139,12 +149,17 @@ export class Cluster {
 
   #learn(found: Awaited<ReturnType<BrokerConnection['metadata']>>): void {
     this.#brokers = new Map(found.brokers.map((b) => [b.nodeId, { host: b.host, port: b.port }]));
-    for (const { name, errorCode, partitions } of found.topics) {
+    for (const { name, id, errorCode, partitions } of found.topics) {
+      const past = this.#past.get(name);
       if (errorCode === E.unknownTopic) {
         this.#topics.delete(name);
         this.#wanted.delete(name);
+        const at = performance.now();
+        if (past !== undefined) this.#past.set(name, { ...past, gone: { since: past.gone?.since ?? at, at } });
       }
       if (partitions.length === 0) continue;
+      const anew = past !== undefined && (past.id === undefined || id === undefined ? past.gone !== undefined : past.id !== id);
+      this.#past.set(name, { id, made: (past?.made ?? 0) + (anew ? 1 : 0), gone: undefined });
       const leaders: number[] = [];
       for (const p of partitions) leaders[p.partition] = p.leader;
       this.#topics.set(name, leaders);
@@ -165,6 +180,17 @@ export class Cluster {
 
   partitionsKnown(topic: string): number | undefined {
     return this.#topics.get(topic)?.length;
+  }
+
+  /** Another number since the topic was deleted and made anew: offsets of before say nothing of it. */
+  made(topic: string): number {
+    return this.#past.get(topic)?.made ?? 0;
+  }
+
+  /** For how long brokers have answered that a topic which was there is not, ms; 0 = it is. While none answers it does not grow. */
+  goneMs(topic: string): number {
+    const gone = this.#past.get(topic)?.gone;
+    return gone === undefined ? 0 : gone.at - gone.since;
   }
 
   /** Node id of the leader, or -1 when there is none now. */

@@ -41,6 +41,29 @@ test('a commit whose epoch ends while it is repeated is rejected and not sent ag
   expect(sends).toBe(1);
 });
 
+test('a commit that waits when its assignment ends takes none of the next assignment with it', async () => {
+  let held = 1;
+  const sent: number[] = [];
+  const hanging = Promise.withResolvers<number>();
+  const commits = createCommits(cluster, 'g', (o) => o.epoch === held, (offsets) => {
+    sent.push(...offsets.map((o) => o.offset));
+    return sent.length === 1 ? hanging.promise : Promise.resolve(0);
+  });
+  const ended = [commits.commit([at(10)])];
+  await new Promise((done) => setImmediate(done));
+  ended.push(commits.commit([{ ...at(20), partition: 1 }]));
+  held = 2;
+  commits.reset([at(10, 2)]);
+  const current = commits.commit([at(30, 2)]);
+  hanging.resolve(E.illegalGeneration);
+  expect((await Promise.allSettled(ended)).map((end) => (end as PromiseRejectedResult).reason as unknown)).toMatchObject([{ code: 'log-assignment-stale' }, { code: 'log-assignment-stale' }]);
+  await current;
+  expect(sent).toEqual([10, 30]);
+  // What comes meanwhile still goes together.
+  await Promise.all([commits.commit([at(31, 2)]), commits.commit([at(32, 2)])]);
+  expect(sent).toEqual([10, 30, 32]);
+});
+
 test('a refusal that will not pass is told, and later commits are tried again', async () => {
   const answers = [E.groupAuthorization, 0];
   const commits = createCommits(cluster, 'g', () => true, async () => answers.shift()!);

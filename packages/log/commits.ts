@@ -74,7 +74,8 @@ export function createCommits(cluster: Cluster, groupId: string, holds: (offset:
       if (next === undefined) {
         const batch = new Map<string, CommitOffset>();
         const sent = tail.then(turn).then(() => {
-          next = undefined;
+          // After a `reset` it may be one of the assignment after it.
+          if (next?.offsets === batch) next = undefined;
           sentAt = performance.now();
           return flush([...batch.values()]);
         });
@@ -94,6 +95,8 @@ export function createCommits(cluster: Cluster, groupId: string, holds: (offset:
     },
     reset(offsets) {
       hurried = false;
+      // What waits is of the assignment before: it goes alone, and is rejected as that, whatever the new one commits.
+      next = undefined;
       done.clear();
       for (const o of offsets) done.set(partitionKey(o), o.offset);
     },

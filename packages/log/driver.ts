@@ -22,6 +22,8 @@ export interface Endpoint {
 
 export interface TopicMetadata {
   readonly name: string;
+  /** Another one when the topic is made anew; undefined = the driver asks by a version that has none. */
+  readonly id?: string | undefined;
   readonly errorCode: number;
   readonly internal: boolean;
   readonly partitions: ReadonlyArray<{ readonly partition: number; readonly leader: number; readonly replicas: number }>;

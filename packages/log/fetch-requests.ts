@@ -17,6 +17,8 @@ export interface Position {
   readonly epoch: number;
   /** Whose it is. */
   readonly taker: Taker;
+  /** Of which topic of that name its offsets are (Cluster). */
+  made: number;
   position: number;
   paused: boolean;
   /** When it was paused last, monotonic ms. */
@@ -63,6 +65,7 @@ export interface RequestOptions {
 }
 
 const maxBytes = 16 * 1024 * 1024;
+const leastBytes = 1024 * 1024;
 const longestGraceMs = 10_000;
 const busyWaitMs = 10;
 /** While partitions are paused a long poll would keep a resumed one waiting; not for one that has been paused longer than this: whoever shares the requests would ask forty times a second for as long. */
@@ -72,6 +75,14 @@ const rests = (p: Position): boolean => p.paused && performance.now() - p.paused
 const forbidden: ReadonlySet<number> = new Set<number>([E.topicAuthorization, E.clusterAuthorization]);
 
 const backoffMs = (failures: number): number => Math.min(1000, 20 * 2 ** Math.min(failures, 6));
+
+/** What the next request to a broker goes by. */
+interface Luck {
+  /** Requests in a row that had no answer. */
+  failures: number;
+  /** Of an answer at most: half with each failure, for a slow way would never bring the whole of a backlog within the time, and twice with each answer. */
+  bytes: number;
+}
 
 /** Requests for any set of partitions, of one reader or of several: one long poll in flight per broker. */
 export class FetchRequests {
@@ -110,6 +121,7 @@ export class FetchRequests {
   }
 
   add(position: Position): void {
+    position.made = this.#cluster.made(position.topic);
     this.#positions.set(partitionKey(position), position);
     this.wake();
   }
@@ -164,12 +176,13 @@ export class FetchRequests {
   }
 
   async #loop(leader: number): Promise<void> {
-    let failures = 0;
+    const luck: Luck = { failures: 0, bytes: maxBytes };
     const pace = createFetchPace();
     while (!this.#stop.signal.aborted) {
       const mine = [...this.#positions.values()].filter((p) => this.#cluster.leader(p.topic, p.partition) === leader);
       if (mine.length < this.#positions.size) this.#startMissing();
       if (mine.length === 0) break;
+      for (const p of mine) if (p.made !== this.#cluster.made(p.topic) && !p.busy) await this.#madeAnew(p);
       await this.#giveHeld(mine);
       const now = performance.now();
       const wanted = mine.filter((p) => !p.paused && !p.busy && p.held === undefined && p.againAt <= now);
@@ -179,16 +192,19 @@ export class FetchRequests {
       }
       pace.began(performance.now());
       const hurries = this.#hurries;
-      const answer = leader < 0 ? undefined : await this.#fetch(leader, wanted, mine.some((p) => !wanted.includes(p) && !rests(p)), failures);
+      const answer = leader < 0 ? undefined : await this.#fetch(leader, wanted, mine.some((p) => !wanted.includes(p) && !rests(p)), luck);
       if (answer !== undefined) {
-        failures = 0;
+        luck.failures = 0;
+        luck.bytes = Math.min(maxBytes, luck.bytes * 2);
         await this.#rest(pace, answer, hurries);
         continue;
       }
-      await delay(backoffMs(++failures), this.#stop.signal);
+      luck.bytes = Math.max(leastBytes, luck.bytes / 2);
+      await delay(backoffMs(++luck.failures), this.#stop.signal);
       if (this.#stop.signal.aborted) break;
       // Brokers away: keep asking; lag, lease and /readyz tell it.
       await this.#cluster.refresh([...new Set(mine.map((p) => p.topic))]).catch((error: unknown) => error);
+      for (const p of mine) this.#mustExist(p, this.#cluster.goneMs(p.topic));
       this.wake();
     }
     this.#loops.delete(leader);
@@ -221,17 +237,17 @@ export class FetchRequests {
     }
   }
 
-  async #fetch(leader: number, wanted: readonly Position[], someLeftOut: boolean, failures: number): Promise<FetchAnswer | undefined> {
+  async #fetch(leader: number, wanted: readonly Position[], someLeftOut: boolean, luck: Luck): Promise<FetchAnswer | undefined> {
     for (const p of wanted) p.busy = true;
     try {
-      return await this.#fetchNow(leader, wanted, someLeftOut, failures);
+      return await this.#fetchNow(leader, wanted, someLeftOut, luck);
     } finally {
       for (const p of wanted) p.busy = false;
     }
   }
 
-  /** Undefined: the broker did not answer. @param failures so many times in a row before */
-  async #fetchNow(leader: number, wanted: readonly Position[], someLeftOut: boolean, failures: number): Promise<FetchAnswer | undefined> {
+  /** Undefined: the broker did not answer. */
+  async #fetchNow(leader: number, wanted: readonly Position[], someLeftOut: boolean, luck: Luck): Promise<FetchAnswer | undefined> {
     const { purpose } = this.#options;
     const maxWaitMs = someLeftOut ? pausedWaitMs : this.#options.maxWaitMs;
     // The broker fills the answer in the order of the request, and only the first with data surely gets a whole batch: who waits longest comes first.
@@ -245,11 +261,11 @@ export class FetchRequests {
       else list.push(entry);
     }
     const request: FetchTopic[] = [...topics].map(([topic, partitions]) => ({ topic, partitions }));
-    const graceMs = Math.min(longestGraceMs, (this.#options.graceMs ?? longestGraceMs) * 2 ** failures);
+    const graceMs = Math.min(longestGraceMs, (this.#options.graceMs ?? longestGraceMs) * 2 ** luck.failures);
     const asked = moment();
     let answer: Fetched;
     try {
-      answer = await this.#cluster.ask(purpose, leader, 'fetch', maxWaitMs + graceMs, (broker) => broker.fetch(maxWaitMs, maxBytes, request));
+      answer = await this.#cluster.ask(purpose, leader, 'fetch', maxWaitMs + graceMs, (broker) => broker.fetch(maxWaitMs, luck.bytes, request));
     } catch (error) {
       if (isRefusal(error)) throw error;
       return undefined;
@@ -261,7 +277,7 @@ export class FetchRequests {
     for (const part of answer.partitions) {
       const position = this.#positions.get(partitionKey(part));
       bytes += part.bytes.length;
-      if (position === undefined || !wanted.includes(position) || this.#stop.signal.aborted) continue;
+      if (position === undefined || !wanted.includes(position) || position.made !== this.#cluster.made(position.topic) || this.#stop.signal.aborted) continue;
       if (part.errorCode === 0 && (part.bytes.length > 0 || part.highWatermark <= position.position)) position.servedIn = fetch;
       if (part.errorCode !== 0) {
         failed.push(position);
@@ -301,16 +317,43 @@ export class FetchRequests {
     const name = partitionKey(part);
     if (part.errorCode === E.offsetOutOfRange) return this.#outOfRange(position);
     if (forbidden.has(part.errorCode)) throw new WeirError('log-fatal', `${name}: not authorised to read`);
-    const silent = performance.now() - position.answeredAt;
-    if (part.errorCode === E.unknownTopic && silent > this.#cluster.deadlineMs) throw new WeirError('log-fatal', `${name} has been unknown to the brokers for ${Math.round(silent)} ms`);
+    if (part.errorCode === E.unknownTopic) this.#mustExist(position, performance.now() - position.answeredAt);
+  }
+
+  #mustExist({ topic, partition }: Position, unknownMs: number): void {
+    if (unknownMs > this.#cluster.deadlineMs) throw new WeirError('log-fatal', `${topic}/${partition} has been unknown to the brokers for ${Math.round(unknownMs)} ms`);
   }
 
   /** The range is asked anew: while a leader is elected the answer may be of one that lags, and that passes. */
-  async #outOfRange({ topic, partition, position }: Position): Promise<void> {
-    const start = (await listOffsets(this.#cluster, topic, [partition], -2, this.#stop.signal)).get(partition)!;
-    const end = (await listOffsets(this.#cluster, topic, [partition], -1, this.#stop.signal)).get(partition)!;
-    if (position >= start && position <= end) return;
-    throw new WeirError('log-out-of-range', `${topic}/${partition}: offset ${position} is not in the log (it starts at ${start} and ends at ${end})`, { details: { topic, partition, wanted: position, start, end } });
+  async #outOfRange(position: Position): Promise<void> {
+    const range = await this.#range(position);
+    if (range !== undefined && (position.position < range.start || position.position > range.end)) throw this.#lost(position, range, 'is not in the log', {});
+  }
+
+  /** Where nothing was read there is nothing to lose. */
+  async #madeAnew(position: Position): Promise<void> {
+    const made = this.#cluster.made(position.topic);
+    const range = position.position === 0 ? undefined : await this.#range(position);
+    if (range !== undefined) throw this.#lost(position, range, 'is of a topic that was deleted, and made anew since', { madeAnew: true });
+    position.held = undefined;
+    if (position.position === 0) position.made = made;
+    else position.againAt = performance.now() + backoffMs(++position.errors);
+  }
+
+  /** Undefined = nobody tells it now. */
+  async #range({ topic, partition }: Position): Promise<{ readonly start: number; readonly end: number } | undefined> {
+    try {
+      const start = (await listOffsets(this.#cluster, topic, [partition], -2, this.#stop.signal)).get(partition)!;
+      const end = (await listOffsets(this.#cluster, topic, [partition], -1, this.#stop.signal)).get(partition)!;
+      return { start, end };
+    } catch (error) {
+      if (error instanceof WeirError && (error.code === 'log-deadline' || error.code === 'log-unavailable')) return undefined;
+      throw error;
+    }
+  }
+
+  #lost({ topic, partition, position: wanted }: Position, { start, end }: { readonly start: number; readonly end: number }, what: string, more: object): WeirError {
+    return new WeirError('log-out-of-range', `${topic}/${partition}: offset ${wanted} ${what} (it starts at ${start} and ends at ${end})`, { details: { topic, partition, wanted, start, end, ...more } });
   }
 
   #give(position: Position, part: FetchedPartition): Promise<void> | undefined {

@@ -38,7 +38,7 @@ function world(options: { readonly withheld?: number; readonly failing?: number;
     },
     listOffsets: (topic: string, list: readonly number[]) => Promise.resolve(list.map((partition) => ({ topic, partition, errorCode: 0, offset: end }))),
   } as unknown as BrokerConnection;
-  const cluster = { deadlineMs: 1000, closed: false, leader: () => 1, partitions: () => Promise.resolve(partitions), refresh: () => Promise.resolve(), discard: () => undefined, ask: (_p: string, _n: number, _w: string, _d: number, request: (b: BrokerConnection) => Promise<unknown>) => request(broker) } as unknown as Cluster;
+  const cluster = { deadlineMs: 1000, closed: false, leader: () => 1, made: () => 0, goneMs: () => 0, partitions: () => Promise.resolve(partitions), refresh: () => Promise.resolve(), discard: () => undefined, ask: (_p: string, _n: number, _w: string, _d: number, request: (b: BrokerConnection) => Promise<unknown>) => request(broker) } as unknown as Cluster;
   const fetcher = new Fetcher({
     maxBytesPerPartition: 100, urgent: options.urgent === true, onFatal: (error) => { throw error; },
     onBatch: ({ partition }) => {
@@ -170,7 +170,7 @@ function shared(options: { readonly failing?: string; readonly moved?: () => str
       return { errorCode: 0, partitions: answer() };
     },
   } as unknown as BrokerConnection;
-  const cluster = { deadlineMs: 1000, closed: false, leader: () => 1, refresh: () => Promise.resolve(), discard: () => undefined, ask: (_p: string, _n: number, _w: string, _d: number, request: (b: BrokerConnection) => Promise<unknown>) => request(broker) } as unknown as Cluster;
+  const cluster = { deadlineMs: 1000, closed: false, leader: () => 1, made: () => 0, goneMs: () => 0, refresh: () => Promise.resolve(), discard: () => undefined, ask: (_p: string, _n: number, _w: string, _d: number, request: (b: BrokerConnection) => Promise<unknown>) => request(broker) } as unknown as Cluster;
   return {
     asked, share: createSharedFetchers(cluster),
     append(topic: string, partition = 0, count = 1) {
@@ -372,7 +372,7 @@ test('an answer that does not come costs the reader its grace, twice as long eac
     const asked: number[] = [];
     let answers = false;
     const cluster = {
-      deadlineMs: 1000, closed: false, leader: () => 1, partitions: () => Promise.resolve(1), refresh: () => Promise.resolve(), discard: () => undefined,
+      deadlineMs: 1000, closed: false, leader: () => 1, made: () => 0, goneMs: () => 0, partitions: () => Promise.resolve(1), refresh: () => Promise.resolve(), discard: () => undefined,
       ask: async (_purpose: string, _node: number, _what: string, deadlineMs: number) => {
         asked.push(deadlineMs);
         await new Promise((done) => { setTimeout(done, answers ? 500 : deadlineMs); });
@@ -427,4 +427,62 @@ test('whoever is in a hurry does not wait for a spacing that late timers have wi
     asked.mockRestore();
   }
   await fetcher.stop();
+});
+
+test('of a way that is too slow for a whole answer less is asked for, down to what always fits, and more again with each answer', async () => {
+  vi.useFakeTimers();
+  try {
+    const asked: number[] = [];
+    const mib = 1024 * 1024;
+    let fits = 0;
+    const broker = { fetch: async (_wait: number, bytes: number) => {
+      asked.push(bytes / mib);
+      if (bytes > fits) throw new Error('no answer');
+      await new Promise((done) => { setTimeout(done, 500); });
+      return { errorCode: 0, partitions: [{ topic: 't', partition: 0, errorCode: 0, highWatermark: 0, logStartOffset: 0, bytes: Buffer.alloc(0) }] };
+    } } as unknown as BrokerConnection;
+    const cluster = { deadlineMs: 1000, closed: false, leader: () => 1, made: () => 0, goneMs: () => 0, refresh: () => Promise.resolve(), discard: () => undefined, ask: (_p: string, _n: number, _w: string, _d: number, request: (b: BrokerConnection) => Promise<unknown>) => request(broker) } as unknown as Cluster;
+    const fetcher = new Fetcher(taker(), new FetchRequests(cluster, { purpose: 'test', maxWaitMs: 500 }));
+    fetcher.add(at('t'));
+    while (asked.length < 6) await vi.advanceTimersByTimeAsync(50);
+    fits = 2 * mib;
+    while (asked.length < 11) await vi.advanceTimersByTimeAsync(50);
+    expect(asked.slice(0, 11)).toEqual([16, 8, 4, 2, 1, 1, 1, 2, 4, 2, 4]);
+    const stopped = fetcher.stop();
+    await vi.advanceTimersByTimeAsync(2000);
+    await stopped;
+  } finally {
+    vi.useRealTimers();
+  }
+});
+
+test('a range that nobody tells, because the brokers have gone meanwhile, ends nobody: it is asked for again', async () => {
+  vi.useFakeTimers();
+  try {
+    let away = true;
+    let looks = 0;
+    const broker = {
+      fetch: async () => {
+        await new Promise((done) => { setTimeout(done, 10); });
+        return { errorCode: 0, partitions: [{ topic: 't', partition: 0, errorCode: 1, highWatermark: -1, logStartOffset: -1, bytes: Buffer.alloc(0) }] };
+      },
+      listOffsets: async (topic: string, list: readonly number[], timestamp: number) => {
+        looks++;
+        return list.map((partition) => ({ topic, partition, errorCode: away ? 6 : 0, offset: timestamp === -1 ? 5 : 2 }));
+      },
+    } as unknown as BrokerConnection;
+    const cluster = { deadlineMs: 1000, closed: false, leader: () => 1, made: () => 0, goneMs: () => 0, refresh: () => Promise.resolve(), discard: () => undefined, ask: (_p: string, _n: number, _w: string, _d: number, request: (b: BrokerConnection) => Promise<unknown>) => request(broker) } as unknown as Cluster;
+    const own = taker();
+    const fetcher = new Fetcher(own, new FetchRequests(cluster, { purpose: 'test', maxWaitMs: 500 }));
+    fetcher.add(at('t', 0, 9));
+    await vi.advanceTimersByTimeAsync(5000);
+    expect(own.errors).toEqual([]);
+    expect(looks).toBeGreaterThan(10);
+    away = false;
+    while (own.errors.length === 0) await vi.advanceTimersByTimeAsync(50);
+    expect(own.errors).toMatchObject([{ code: 'log-out-of-range', details: { topic: 't', partition: 0, wanted: 9, start: 2, end: 5 } }]);
+    await fetcher.stop();
+  } finally {
+    vi.useRealTimers();
+  }
 });

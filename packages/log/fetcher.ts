@@ -21,7 +21,7 @@ export class Fetcher {
 
   add(at: { topic: string; partition: number; epoch: number; position: number; paused: boolean }): void {
     const now = performance.now();
-    const position: Position = { ...at, taker: this.#taker, pausedAt: at.paused ? now : -Infinity, held: undefined, answeredAt: now, asOf: never, busy: false, giving: false, given: undefined, servedIn: 0, refused: 0, errors: 0, againAt: 0 };
+    const position: Position = { ...at, taker: this.#taker, made: 0, pausedAt: at.paused ? now : -Infinity, held: undefined, answeredAt: now, asOf: never, busy: false, giving: false, given: undefined, servedIn: 0, refused: 0, errors: 0, againAt: 0 };
     this.#positions.set(partitionKey(at), position);
     this.#requests.add(position);
   }

@@ -8,7 +8,7 @@ import { Fetcher, type ShareFetcher } from './fetcher.ts';
 import { createLease, moment } from './lease.ts';
 import { Membership, type Generation } from './membership.ts';
 import { partitionKey } from './partition-key.ts';
-import type { Assignment, GroupConsumer, GroupConsumerOptions } from './types.ts';
+import type { Assignment, GroupConsumer, GroupConsumerOptions, UnreadGap } from './types.ts';
 import { watchFetcher, watchPartitions } from './watchdog.ts';
 
 const defaultWatchMs = 15_000;
@@ -24,7 +24,7 @@ type Why = 'rebalance' | 'lost' | 'close';
  * counts from the send time of the last acknowledged heartbeat, by the stricter of monotonic and wall clock; a position
  * that is gone stops the line.
  */
-export function createGroupConsumer(cluster: Cluster, options: GroupConsumerOptions, share?: ShareFetcher): GroupConsumer {
+export function createGroupConsumer(cluster: Cluster, options: GroupConsumerOptions, share?: ShareFetcher, onUnread?: (gap: UnreadGap) => void): GroupConsumer {
   const { groupId, topics, handlers } = options;
   const sessionMs = options.sessionTimeoutMs ?? 10_000;
   const rebalanceMs = options.rebalanceTimeoutMs ?? 30_000;
@@ -95,17 +95,37 @@ export function createGroupConsumer(cluster: Cluster, options: GroupConsumerOpti
     }
   }
 
-  async function positionsOf(generation: Generation): Promise<Assignment[]> {
-    if (generation.assigned.length === 0) return [];
+  /** With those that the group has not committed yet: they begin at their beginnings. */
+  async function positionsOf(generation: Generation): Promise<{ readonly parts: readonly Assignment[]; readonly first: readonly Assignment[] }> {
+    const parts: Assignment[] = [];
+    const first: Assignment[] = [];
+    if (generation.assigned.length === 0) return { parts, first };
     const found = await fetchCommitted(cluster, () => membership.coordinator(), groupId, generation.assigned, closing.signal);
-    const list: Assignment[] = [];
     for (const { topic, partitions } of generation.assigned) {
       const missing = partitions.filter((partition) => !found.has(partitionKey({ topic, partition })));
       await cluster.partitions(topic);
       const begin = missing.length > 0 ? await listOffsets(cluster, topic, missing, -2, closing.signal) : new Map<number, number>();
-      for (const partition of partitions) list.push({ topic, partition, epoch: cluster.counts.next(), position: found.get(partitionKey({ topic, partition })) ?? begin.get(partition)! });
+      for (const partition of partitions) {
+        const part: Assignment = { topic, partition, epoch: cluster.counts.next(), position: found.get(partitionKey({ topic, partition })) ?? begin.get(partition)! };
+        parts.push(part);
+        if (begin.has(partition)) first.push(part);
+      }
     }
-    return list;
+    return { parts, first };
+  }
+
+  /**
+   * A begin at 0 is committed, so that what retention deletes from now on before it is read stops the line. Of a later one nobody
+   * can tell a new group from one whose commits the brokers have deleted: it is told, and not committed, for nothing was read up to there.
+   */
+  function beginAnew(first: readonly Assignment[]): void {
+    for (const { topic, partition, position } of first) if (position > 0) onUnread?.({ groupId, topic, partition, from: 0, to: position });
+    const whole = first.filter(({ position }) => position === 0);
+    if (whole.length === 0) return;
+    commits.commit(whole.map(({ topic, partition, epoch }) => ({ topic, partition, epoch, offset: 0 }))).catch((error: unknown) => {
+      // Anything else passes, or is told by the commits that come; the next assignment tries again.
+      if ((error as WeirError).code === 'log-fatal') fail(error as Error);
+    });
   }
 
   /** A handler that does not end within its time leaves nobody able to tell what is in flight: that is a failure, not a retry. */
@@ -116,9 +136,12 @@ export function createGroupConsumer(cluster: Cluster, options: GroupConsumerOpti
   }
 
   async function takeOver(generation: Generation): Promise<void> {
-    given = await positionsOf(generation);
+    const { parts, first } = await positionsOf(generation);
+    if (closing.signal.aborted) throw new WeirError('log-unavailable', `the consumer of ${groupId} is being closed`);
+    given = parts;
     for (const part of given) owned.set(partitionKey(part), part);
-    commits.reset(given.map((part) => ({ ...part, offset: part.position })));
+    commits.reset(given.map((part) => ({ ...part, offset: first.includes(part) ? -1 : part.position })));
+    beginAnew(first);
     if (!await handle('assigned', handlers.assigned(given), rebalanceMs)) return;
     for (const part of given) if (holds(part) && !closing.signal.aborted) fetcher.add({ ...part, paused: paused.has(partitionKey(part)) });
   }

@@ -45,7 +45,7 @@ export function createLog(options: LogOptions, driver: Driver = drivers[options.
     async appender(asked) {
       return keep(createAppender(createProducePort(newCluster()), { deadlineMs: asked?.deadlineMs ?? deadlineMs, maxPendingBytes: asked?.maxPendingBytes ?? defaultPendingBytes, requestTimeoutMs: Math.min(longestProduceMs, deadlineMs), urgent: asked?.urgent === true, counts }));
     },
-    consumer: (asked) => keep(createGroupConsumer(cluster, asked, share)),
+    consumer: (asked) => keep(createGroupConsumer(cluster, asked, share, options.onUnread)),
     reader: async (asked) => keep(createReader(cluster, { urgent: asked?.urgent === true, share: asked?.shared === true ? share : undefined, graceMs: asked?.graceMs })),
     admin: async () => createAdmin(cluster),
     async close() {

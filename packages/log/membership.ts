@@ -79,7 +79,10 @@ export class Membership {
     const { groupId, sessionMs, rebalanceMs, topics } = this.#options;
     const metadata = encodeConsumerProtocolSubscription({ version: 1, topics: [...topics] } as Parameters<typeof encodeConsumerProtocolSubscription>[0]);
     const wait = rebalanceMs + joinGraceMs;
-    const join = (): Promise<Joined> => this.#ask('join group', wait, (broker) => broker.joinGroup({ groupId, sessionMs, rebalanceMs, memberId: this.#memberId, protocol, metadata }));
+    const join = (): Promise<Joined> => this.#ask('join group', wait, (broker) => {
+      this.#throwIfClosing();
+      return broker.joinGroup({ groupId, sessionMs, rebalanceMs, memberId: this.#memberId, protocol, metadata });
+    });
     let joined = await join();
     if (joined.errorCode === E.memberIdRequired) {
       this.#memberId = joined.memberId;
@@ -91,9 +94,17 @@ export class Membership {
     this.#planned = new Map();
     const plan = joined.leader === joined.memberId ? await this.#plan(joined.members) : [];
     const since = moment();
-    const synced = await this.#ask('sync group', wait, (broker) => broker.syncGroup(this.#member, joined.protocol, plan));
+    const synced = await this.#ask('sync group', wait, (broker) => {
+      this.#throwIfClosing();
+      return broker.syncGroup(this.#member, joined.protocol, plan);
+    });
     if (synced.errorCode !== 0) return this.#refused(synced.errorCode, 'sync group');
     return { since, assigned: synced.assignment.length === 0 ? [] : decodeConsumerProtocolAssignment(synced.assignment).assignedPartitions };
+  }
+
+  /** The answer may wait for the other members: whoever is closing must not begin to wait for it. */
+  #throwIfClosing(): void {
+    if (this.#signal.aborted) throw new WeirError('log-unavailable', `the member of ${this.#options.groupId} is being closed`);
   }
 
   async #plan(members: Joined['members']): Promise<{ memberId: string; assignment: Buffer }[]> {
@@ -124,34 +135,37 @@ export class Membership {
 
   #refused(code: number, what: string): undefined {
     if (!passing.has(code)) throw new WeirError('log-fatal', `${what} of ${this.#options.groupId} refused: ${code === E.groupAuthorization || code === E.topicAuthorization ? 'not authorised' : `broker error ${code}`}`);
-    this.#note(code);
+    this.#note(code, this.#member);
     return undefined;
   }
 
-  /** What an error code says about who we are and where the coordinator is. */
-  #note(code: number): void {
+  /** What an error code says about who we are and where the coordinator is. @param asked as whom; who has joined again since is another one */
+  #note(code: number, asked: Member): void {
     if (coordinatorMoved.has(code)) this.#coordinator = undefined;
     if (code !== E.unknownMember && code !== E.fencedInstance) return;
+    if (asked.memberId !== this.#memberId || asked.generationId !== this.#generation) return;
     // The broker does not know this member any more: the next join is a new one.
     this.#memberId = '';
     this.#generation = -1;
   }
 
   async heartbeat(deadlineMs: number): Promise<Beat> {
-    const code = await this.#ask('heartbeat', deadlineMs, (broker) => broker.heartbeat(this.#member));
+    const member = this.#member;
+    const code = await this.#ask('heartbeat', deadlineMs, (broker) => broker.heartbeat(member));
     if (code === 0) return 'alive';
     if (code === E.rebalanceInProgress) return 'rebalance';
-    this.#note(code);
+    this.#note(code, member);
     if (code === E.unknownMember || code === E.illegalGeneration || code === E.fencedInstance) return 'lost';
     if (!coordinatorMoved.has(code)) throw new WeirError('log-fatal', `heartbeat of ${this.#options.groupId} refused: broker error ${code}`);
     return 'unknown';
   }
 
-  /** The first error code of a partition; 0 = all committed. */
+  /** The first error code of a partition; 0 = all committed. Sent as who we are when it is called, however long the coordinator has to be looked for. */
   async commit(offsets: ReadonlyArray<{ topic: string; partition: number; offset: number }>): Promise<number> {
+    const member = this.#member;
     const topics = [...Map.groupBy(offsets, (o) => o.topic)].map(([topic, partitions]) => ({ topic, partitions }));
     const answers = await this.#ask('offset commit', commitMs, (broker) => {
-      const sent = broker.commit(this.#member, topics);
+      const sent = broker.commit(member, topics);
       failpoint('log.commit-sent', this.#options.groupId);
       return sent;
     });

@@ -5,11 +5,12 @@ import { createReader } from './reader.ts';
 import { readUpTo } from './read-up-to.ts';
 import { encodeBatch } from './records.ts';
 
-/** One broker with one partition of so many records; `shown` says up to where it lets a fetch see, fetch by fetch. */
-function world(records: number, shown: (fetch: number) => number, first = 0) {
+/** One broker with one partition of so many records; `shown` says up to where it lets a fetch see, fetch by fetch. `away` = it tells no metadata. */
+function world(records: number, shown: (fetch: number) => number, first = 0, { away = () => false, watchMs = 15_000 }: { readonly away?: () => boolean; readonly watchMs?: number } = {}) {
   let fetches = 0;
+  let asked = 0;
   const connection = {
-    metadata: () => Promise.resolve({ brokers: [{ nodeId: 1, host: 'one', port: 1 }], controllerId: 1, topics: [{ name: 't', errorCode: 0, internal: false, partitions: [{ partition: 0, errorCode: 0, leader: 1, replicas: 1 }] }] }),
+    metadata: () => ++asked > 0 && away() ? Promise.reject(new Error('away')) : Promise.resolve({ brokers: [{ nodeId: 1, host: 'one', port: 1 }], controllerId: 1, topics: [{ name: 't', errorCode: 0, internal: false, partitions: [{ partition: 0, errorCode: 0, leader: 1, replicas: 1 }] }] }),
     fetch: (_wait: number, _max: number, [topic]: readonly [{ partitions: readonly { offset: number }[] }]): Promise<Fetched> => {
       const { offset } = topic.partitions[0]!;
       const highWatermark = shown(fetches++);
@@ -21,8 +22,10 @@ function world(records: number, shown: (fetch: number) => number, first = 0) {
     destroy: () => undefined,
   } as unknown as BrokerConnection;
   const driver = { name: 'platformatic', connect: () => Promise.resolve(connection) } as unknown as Driver;
-  return { reader: createReader(new Cluster(driver, { brokers: ['one:1'], clientId: 'test', deadlineMs: 5000 })), fetches: () => fetches };
+  return { reader: createReader(new Cluster(driver, { brokers: ['one:1'], clientId: 'test', deadlineMs: 5000 }), { watchMs }), fetches: () => fetches, asked: () => asked };
 }
+
+const until = async (holds: () => boolean): Promise<void> => { while (!holds()) await new Promise((done) => { setTimeout(done, 2); }); };
 
 async function readAll(reader: ReturnType<typeof createReader>, to: number): Promise<number[]> {
   const offsets: number[] = [];
@@ -70,7 +73,6 @@ test('what a follower has is as of the last request that left nothing: not of on
   }, fail);
   // Asks as often, and its handler is never in the way: by it is told that there was time to ask.
   const other = await reader.follow('t', new Map([[0, 0]]), () => undefined, fail);
-  const until = async (holds: () => boolean): Promise<void> => { while (!holds()) await new Promise((done) => { setTimeout(done, 2); }); };
   const otherAsks = async (): Promise<void> => {
     const now = performance.now();
     await until(() => other.asOf().monotonic > now);
@@ -102,5 +104,20 @@ test('what a follower has is as of the last request that left nothing: not of on
   await refused(4);
   expect(follower.asOf()).toEqual(last);
   expect(Math.abs(performance.now() - last.monotonic - (Date.now() - last.wall))).toBeLessThan(50);
+  await reader.close();
+});
+
+test('a follower that could not be begun is none: it reads nothing when the brokers are back, and tells nothing', async () => {
+  let away = true;
+  const { reader, asked } = world(2, () => 2, 0, { away: () => away, watchMs: 10 });
+  const told: unknown[] = [];
+  await expect(reader.follow('t', new Map([[0, 0]]), (batch) => { told.push(batch.nextOffset); }, (error) => { told.push(error); })).rejects.toMatchObject({ code: 'log-unavailable' });
+  away = false;
+  let taken = 0;
+  await reader.follow('t', new Map([[0, 0]]), (batch) => { taken = batch.nextOffset; }, (error) => { throw error; });
+  // The looks of the other one: there was time for those of this one.
+  const before = asked();
+  await until(() => taken === 2 && asked() > before + 3);
+  expect(told).toEqual([]);
   await reader.close();
 });

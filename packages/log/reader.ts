@@ -150,8 +150,13 @@ export function createReader(cluster: Cluster, { watchMs = defaultWatchMs, urgen
       },
     };
     followers.add(follower);
-    await cluster.refresh([topic]);
-    await addAll();
+    try {
+      await cluster.refresh([topic]);
+      await addAll();
+    } catch (error) {
+      await follower.close();
+      throw error;
+    }
     return follower;
   }
 

@@ -1,3 +1,4 @@
+import { randomBytes } from 'node:crypto';
 import { gzipSync, zstdCompressSync } from 'node:zlib';
 import { compressionsAlgorithmsByBitmask, crc32c, Reader, readRecordsBatches } from '@platformatic/kafka';
 import fc from 'fast-check';
@@ -93,10 +94,40 @@ test('a compressed batch is read', () => {
   }
 });
 
+const lz4 = (bytes: Buffer): Buffer => Buffer.from((compressionsAlgorithmsByBitmask[3]!.compressSync as (b: Buffer) => Buffer)(bytes));
+
+test('a batch that an LZ4 broker made of bytes that do not shrink is read, however large it may have been by its length alone', () => {
+  const value = randomBytes(1_000_000);
+  const plain = encodeBatch([{ partition: 0, key: null, value }], 1);
+  const { records } = decodeBatches(compressed(3, lz4(plain.subarray(61))), 0);
+  expect(records[0]!.value!.equals(value)).toBe(true);
+});
+
+test('of batches that grow no more is made at once than there is room for, and what is left is told by the next offset', () => {
+  const plain = encodeBatch([{ partition: 0, key: null, value: Buffer.alloc(1024 * 1024) }], 1).subarray(61);
+  const all = Buffer.concat(Array.from({ length: 40 }, (_, at) => {
+    const batch = compressed(at % 2 === 0 ? 1 : 4, at % 2 === 0 ? gzipSync(plain) : zstdCompressSync(plain));
+    batch.writeBigInt64BE(BigInt(at), 0);
+    return batch;
+  }));
+  const offsets: number[] = [];
+  for (let from = 0; from < 40;) {
+    const { records, next } = decodeBatches(all, from);
+    expect(records.length).toBeLessThanOrEqual(16);
+    offsets.push(...records.map((r) => r.offset));
+    expect(next).toBe(offsets.length);
+    from = next;
+  }
+  expect(offsets).toEqual(Array.from({ length: 40 }, (_, at) => at));
+});
+
 test('a compressed bomb is refused without its memory', () => {
   const zeros = Buffer.alloc(100_000_000);
   const before = process.memoryUsage().rss;
-  for (const [kind, body] of [[1, gzipSync(zeros)], [3, Buffer.alloc(1_000_000, 255)], [4, zstdCompressSync(zeros)]] as const) {
+  // Blocks of 300 bytes that say they are of 4 MiB at most; and one that goes past the end.
+  const block = Buffer.concat([Buffer.from([0x2c, 1, 0, 0]), Buffer.alloc(300, 255)]);
+  const frame = Buffer.concat([Buffer.from([0x04, 0x22, 0x4d, 0x18, 0x40, 0x70, 0]), ...Array.from({ length: 1000 }, () => block), Buffer.alloc(4)]);
+  for (const [kind, body] of [[1, gzipSync(zeros)], [3, frame], [3, frame.subarray(0, 400)], [3, Buffer.alloc(1_000_000, 255)], [4, zstdCompressSync(zeros)]] as const) {
     expect(() => decodeBatches(compressed(kind, body), 0)).toThrow(expect.objectContaining({ code: 'log-fatal' }));
   }
   expect(process.memoryUsage().rss - before).toBeLessThan(300_000_000);

@@ -12,8 +12,11 @@ import type { LogRecord, OutRecord } from './types.ts';
 const head = 61;
 /** What a compressed batch may grow to; Weir writes none, others may. */
 const maxInflated = 64 * 1024 * 1024;
-/** The most that a byte can become: snappy (a copy of 64 from 3), lz4 (255 a length byte). Their decoders take no limit. */
-const growth: ReadonlyMap<number, number> = new Map([[2, 22], [3, 255]]);
+/** Of one answer no more compressed batches are opened once they have grown to so much. */
+const enoughInflated = 16 * 1024 * 1024;
+/** The most that a byte can become: snappy (a copy of 64 from 3), lz4 (255 a length byte). */
+const growth = { snappy: 22, lz4: 255 };
+
 function bytesSize(value: Buffer | null): number {
   return value === null ? 1 : varintSize(value.length) + value.length;
 }
@@ -86,13 +89,35 @@ export function encodeBatch(records: readonly OutRecord[], now: number): Buffer 
   return out;
 }
 
+/** The most that LZ4 frames can become, by the heads of their blocks. https://github.com/lz4/lz4/blob/dev/doc/lz4_Frame_format.md */
+function lz4Bound(bytes: Buffer): number {
+  let bound = 0;
+  for (let at = 0; at < bytes.length;) {
+    const kind = at + 7 > bytes.length || bytes.readUInt32LE(at) !== 0x184d2204 ? 0 : bytes[at + 5]! >> 4;
+    if (kind < 4 || kind > 7) corrupt('it is no LZ4 frame');
+    const flags = bytes[at + 4]!;
+    const largest = 1 << (8 + 2 * kind);
+    at += 7 + ((flags & 8) !== 0 ? 8 : 0) + ((flags & 1) !== 0 ? 4 : 0);
+    for (let size = -1; size !== 0;) {
+      if (at + 4 > bytes.length) corrupt('an LZ4 frame goes past its end');
+      const block = bytes.readUInt32LE(at);
+      size = block & 0x7fffffff;
+      bound += block === size ? Math.min(largest, size * growth.lz4) : size;
+      at += 4 + size + (size > 0 && (flags & 16) !== 0 ? 4 : 0);
+    }
+    if ((flags & 4) !== 0) at += 4;
+  }
+  return bound;
+}
+
 function inflate(bytes: Buffer, compression: number): Buffer {
   try {
     if (compression === 1) return gunzipSync(bytes, { maxOutputLength: maxInflated });
     if (compression === 4) return zstdDecompressSync(bytes, { maxOutputLength: maxInflated });
     const algorithm = compressionsAlgorithmsByBitmask[compression as keyof typeof compressionsAlgorithmsByBitmask];
     if (algorithm === undefined) corrupt(`compression ${compression} is not known`);
-    if (bytes.length * (growth.get(compression) ?? 1) > maxInflated) corrupt(`${bytes.length} compressed bytes may grow over ${maxInflated}`);
+    // These decoders take no limit.
+    if ((compression === 3 ? lz4Bound(bytes) : bytes.length * growth.snappy) > maxInflated) corrupt(`${bytes.length} compressed bytes may grow over ${maxInflated}`);
     return algorithm.decompressSync(bytes);
   } catch (error) {
     if (error instanceof WeirError) throw error;
@@ -103,13 +128,15 @@ function inflate(bytes: Buffer, compression: number): Buffer {
 /**
  * Every complete batch in the bytes of a fetch response, from offset `from` on. The broker may cut the last
  * batch and may start before `from`; control batches are skipped. `next` is the offset after the last complete
- * batch, also when compaction emptied it. Keys, values and headers are views on `bytes`: copy what is kept for
+ * batch, also when compaction emptied it; where compressed batches have grown to more than there is room for at once, after those
+ * that were opened: the rest is to be asked for again. Keys, values and headers are views on `bytes`: copy what is kept for
  * long. Throws log-fatal when a batch is corrupt.
  */
 export function decodeBatches(bytes: Buffer, from: number): { records: LogRecord[]; next: number } {
   const records: LogRecord[] = [];
   let next = from;
   let at = 0;
+  let inflated = 0;
   while (bytes.length - at >= head) {
     const size = bytes.readInt32BE(at + 8);
     const end = at + 12 + size;
@@ -121,7 +148,8 @@ export function decodeBatches(bytes: Buffer, from: number): { records: LogRecord
       const batch = bytes.subarray(at, end);
       if (crc32c(batch.subarray(21)) !== batch.readUInt32BE(17)) corrupt(`the checksum at offset ${base} is wrong`);
       const attributes = batch.readInt16BE(21);
-      if ((attributes & 0x20) === 0) decodeBatch(batch, base, attributes, from, records);
+      if (inflated >= enoughInflated && (attributes & 7) !== 0) break;
+      if ((attributes & 0x20) === 0) inflated += decodeBatch(batch, base, attributes, from, records);
     }
     next = Math.max(next, last + 1);
     at = end;
@@ -129,8 +157,8 @@ export function decodeBatches(bytes: Buffer, from: number): { records: LogRecord
   return { records, next };
 }
 
-/** The walk checks that every part of a record lies within it; none is made before it is asked for. */
-function decodeBatch(batch: Buffer, base: number, attributes: number, from: number, records: LogRecord[]): void {
+/** The walk checks that every part of a record lies within it; none is made before it is asked for. @returns what it has grown to, where it was compressed */
+function decodeBatch(batch: Buffer, base: number, attributes: number, from: number, records: LogRecord[]): number {
   const times: BatchTimes = { first: Number(batch.readBigInt64BE(27)), logAppendTime: (attributes & 8) !== 0 ? Number(batch.readBigInt64BE(35)) : undefined };
   const count = batch.readInt32BE(57);
   const compression = attributes & 7;
@@ -159,4 +187,5 @@ function decodeBatch(batch: Buffer, base: number, attributes: number, from: numb
     if (offset >= from) records.push(new StoredRecord(bytes, start, cursor.at, keyFrom, keyLength, valueFrom, valueLength, headersFrom, offset, times, delta));
     cursor.at = end;
   }
+  return compression === 0 ? 0 : bytes.length;
 }

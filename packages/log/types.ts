@@ -123,6 +123,15 @@ export interface GroupConsumerOptions {
   readonly urgent?: boolean;
 }
 
+/** A group that has committed nothing of a partition begins behind these records, which were gone: [from, to). */
+export interface UnreadGap {
+  readonly groupId: string;
+  readonly topic: string;
+  readonly partition: number;
+  readonly from: number;
+  readonly to: number;
+}
+
 /** Reads without a group: tables, ranges, traces, followers. */
 export interface Reader {
   /** Read [from, to) of one partition in order; `from` below the beginning starts at the beginning (the caller sees it in the first offset). `bytes`: of one fetch at most, if no batch is larger; default 4 MiB. */
@@ -132,6 +141,7 @@ export interface Reader {
   /**
    * Follow partitions from the given positions until close(). onBatch is awaited (back-pressure).
    * New partitions of the topic are picked up from offset 0. A follower that stands still before the end is an error.
+   * When it rejects, nothing follows and `onError` is not called any more.
    */
   follow(topic: string, positions: ReadonlyMap<number, number>, onBatch: (batch: RecordBatch) => void | Promise<void>, onError: (error: Error) => void): Promise<Follower>;
   close(): Promise<void>;
@@ -198,6 +208,8 @@ export interface LogOptions {
   readonly deadlineMs?: number;
   /** Over how many partitions the keys of each topic are hashed, of all appenders; default: as many as are found when it is first asked. */
   readonly counts?: PartitionCounts;
+  /** Told at each assignment of such a partition, until the group has committed something of it. */
+  readonly onUnread?: (gap: UnreadGap) => void;
 }
 
 /** Bounds checked while walking the bytes, before any object is made of them. */

@@ -95,7 +95,7 @@ export function openTable(options: { path: string; onDiscard?: (reason: string) 
   const upsert = db.prepare('INSERT INTO kv VALUES (?, ?) ON CONFLICT (k) DO UPDATE SET v = excluded.v');
   const remove = db.prepare('DELETE FROM kv WHERE k = ?');
   const removeAll = db.prepare('DELETE FROM kv');
-  const names = rows(db.prepare('SELECT k FROM kv WHERE k > ? AND k < ? ORDER BY k LIMIT ?'));
+  const names = rows(db.prepare('SELECT k FROM kv WHERE k > ? AND substr(k, 1, 2) <> ? ORDER BY k LIMIT ?'));
   const pages = rows(db.prepare('SELECT (page_count - freelist_count) * page_size FROM pragma_page_count, pragma_freelist_count, pragma_page_size'));
   /** Of reads that go on: a statement has one cursor, and ranges may be read within ranges. */
   const cursors: StatementSync[] = [];
@@ -138,7 +138,7 @@ export function openTable(options: { path: string; onDiscard?: (reason: string) 
     return found === undefined ? undefined : bufferOf(found[0]);
   };
 
-  /** Of a caller: the table's own come behind. */
+  /** Of callers: the table's own stand among them. */
   const namesBehind = (key: string, limit: number): string[] => guarded(() => names.all(key, own, limit) as unknown as [string][]).map(([name]) => name);
   const absent = options.tellsAbsent === true ? createAbsentKeys(namesBehind) : undefined;
 

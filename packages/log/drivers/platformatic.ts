@@ -55,7 +55,7 @@ function fetchResponse(_correlationId: number, _key: number, _version: number, r
 const fetchApi = createAPI(1, 12, fetchV12.createRequest, fetchResponse);
 
 interface ProduceAnswer { readonly responses: ReadonlyArray<{ readonly name: string; readonly partitionResponses: ReadonlyArray<{ readonly index: number; readonly errorCode: number; readonly baseOffset: bigint }> }> }
-interface MetadataAnswer { readonly brokers: ReadonlyArray<{ nodeId: number; host: string; port: number }>; readonly topics: ReadonlyArray<{ errorCode: number; name: string; isInternal: boolean; partitions: ReadonlyArray<{ partitionIndex: number; leaderId: number; replicaNodes: readonly number[] }> }> }
+interface MetadataAnswer { readonly brokers: ReadonlyArray<{ nodeId: number; host: string; port: number }>; readonly topics: ReadonlyArray<{ errorCode: number; name: string; topicId: string; isInternal: boolean; partitions: ReadonlyArray<{ partitionIndex: number; leaderId: number; replicaNodes: readonly number[] }> }> }
 interface OffsetsAnswer { readonly topics: ReadonlyArray<{ readonly name: string; readonly partitions: ReadonlyArray<{ readonly partitionIndex: number; readonly errorCode: number; readonly offset: bigint }> }> }
 interface CommittedAnswer { readonly groups: ReadonlyArray<{ readonly errorCode: number; readonly topics: ReadonlyArray<{ readonly name: string; readonly partitions: ReadonlyArray<{ readonly partitionIndex: number; readonly committedOffset: bigint; readonly errorCode: number }> }> }> }
 interface JoinAnswer { errorCode: number; memberId: string; generationId: number; leader: string; protocolName: string | null; members: { memberId: string; metadata: Buffer }[] }
@@ -105,7 +105,7 @@ function createBroker(connection: Opened): BrokerConnection {
       const answer = await ask<MetadataAnswer>(connection, metadataV12.api, [topics, false, false]);
       return {
         brokers: answer.brokers.map(({ nodeId, host, port }) => ({ nodeId, host, port })),
-        topics: answer.topics.map((t) => ({ name: t.name, errorCode: t.errorCode, internal: t.isInternal, partitions: t.partitions.map((p) => ({ partition: p.partitionIndex, leader: p.leaderId, replicas: p.replicaNodes.length })) })),
+        topics: answer.topics.map((t) => ({ name: t.name, id: t.topicId, errorCode: t.errorCode, internal: t.isInternal, partitions: t.partitions.map((p) => ({ partition: p.partitionIndex, leader: p.leaderId, replicas: p.replicaNodes.length })) })),
       };
     },
     async produce(timeoutMs, topics) {

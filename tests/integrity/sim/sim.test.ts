@@ -36,6 +36,10 @@ test.each([70205, 70317, 70376])('seed %i, in which leaders that were cut off sh
   expect(faults.get('offsets.old-end')).toBeGreaterThan(0);
 });
 
+test('seed 87 holds, in which a mark of the fold was written once more, late, over a newer one, and compacted before a dispatcher that had stood still came to it', async () => {
+  expect(check((await simulate(87)).history)).toEqual([]);
+});
+
 test('seed 779 holds, in which a leader that was cut off had a batch behind the end that it told with as many bytes as the first before it', async () => {
   expect(check((await simulate(779)).history)).toEqual([]);
 });

@@ -50,3 +50,34 @@ test('a topic that is made anew while it is followed ends that, with the offsets
     expect(await failed.promise).toMatchObject({ code: 'log-out-of-range', details: { wanted: 3, start: 0, end: 0 } });
   });
 });
+
+/** A member of a group that commits nothing, once it was given what there is. */
+async function member(log: Log): Promise<{ readonly offsets: number[]; readonly failed: Promise<Error> }> {
+  const offsets: number[] = [];
+  const failed = Promise.withResolvers<Error>();
+  const consumer = log.consumer({ groupId: 'g', topics: ['t'], handlers: { assigned: async () => {}, revoked: async () => {}, batch: ({ records }) => { offsets.push(...records.map((r) => r.offset)); }, failed: failed.resolve } });
+  await consumer.start();
+  while (offsets.length < 3) await new Promise((done) => { setTimeout(done, 10); });
+  return { offsets, failed: failed.promise };
+}
+
+test('a group whose topic is deleted ends with an error that names it', async () => {
+  await onTopic(async (log, broker) => {
+    const { failed } = await member(log);
+    broker.topics.delete('t');
+    expect(await failed).toMatchObject({ code: 'log-fatal', message: expect.stringContaining('t/0 has been unknown to the brokers') as string });
+  });
+});
+
+test('a group whose topic is made anew, longer than it was, is given nothing of it behind its position in the one before', async () => {
+  await onTopic(async (log, broker) => {
+    const { offsets, failed } = await member(log);
+    broker.topics.delete('t');
+    // Until it has been told so.
+    await new Promise((done) => { setTimeout(done, 5000); });
+    broker.create('t', 1, false);
+    await (await log.appender()).append('t', Array.from({ length: 5 }, (_, n) => ({ partition: 0, key: null, value: Buffer.from([n]) })));
+    expect(await failed).toMatchObject({ code: 'log-out-of-range', details: { wanted: 3, start: 0, end: 5 } });
+    expect(offsets).toEqual([0, 1, 2]);
+  });
+});
