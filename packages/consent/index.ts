@@ -5,5 +5,6 @@ export { type Trusted } from './links.ts';
 export { createClearLinks, type ClearLinksPorts, type Unread } from './clear-links.ts';
 export { createConsentTables, type ConsentOptions, type ConsentPorts, type ConsentTables, type StoredState } from './tables.ts';
 export { stands } from './opened.ts';
+export { foldedKey } from './states.ts';
 export { createKnownRegions, type KnownRegions } from './known-regions.ts';
 export { addedTo, movedTo, personRegion, regionKey, regionsIn, regionValue, type KnownRegion } from './regions.ts';

@@ -7,13 +7,13 @@ import { checkUse, consentKey, type ConsentState } from '@weir/policy';
 import { openTable, type Table } from '@weir/state';
 import fc from 'fast-check';
 import { afterEach, beforeEach, expect, test } from 'vitest';
-import { createStateIndex, type StateIndex } from './states.ts';
+import { createStateIndex, foldedKey, type StateIndex } from './states.ts';
 
 /** JSON behind the head of the wire format; anything else is not readable. */
 const serde = {
   check(bytes: Buffer) {
     if (bytes[0] !== 0) throw new WeirError('avro-undecodable');
-    return 'weir.internal.ConsentState';
+    return bytes.includes('nextOffset') ? 'weir.internal.ConsentFolded' : 'weir.internal.ConsentState';
   },
   idOf: () => -1,
   decode: (bytes: Buffer) => ({ name: 'weir.internal.ConsentState', value: JSON.parse(bytes.toString('utf8', 5)) as unknown }),
@@ -70,6 +70,18 @@ test('a late older state does not replace a newer one, in the same batch or anot
   expect([index.regressed(0), index.regressed(1)]).toEqual([[keyOf('a', 'news')], []]);
   apply(0, [keyOf('a', 'news'), state('a', 'news', 'granted', 8)]);
   expect([allowed('a', 'news'), index.regressed(0)]).toEqual([true, []]);
+});
+
+test('a mark that a late writer wrote over a newer one takes nothing back, and is told until it is written again, also after a restart', async () => {
+  const mark = (nextOffset: number): [string, Buffer] => [foldedKey(0), Buffer.concat([Buffer.alloc(5), Buffer.from(JSON.stringify({ partition: 0, nextOffset }))])];
+  apply(0, mark(63));
+  apply(0, mark(78), mark(63));
+  expect([index.folded(0), index.regressed(0)]).toEqual([78, [foldedKey(0)]]);
+  await table.close();
+  open();
+  expect([index.folded(0), index.regressed(0)]).toEqual([78, [foldedKey(0)]]);
+  apply(0, mark(78));
+  expect([index.folded(0), index.regressed(0)]).toEqual([78, []]);
 });
 
 test('an identifier with more states than are kept is closed, and the fold still finds each of them', () => {

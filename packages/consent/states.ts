@@ -38,6 +38,9 @@ const maxStates = 512;
 /** Of a generation: what comes in a burst. A read from the table takes about 2 µs, and a cache of all who come again takes memory that the whole process has too little of. */
 const cached = 2000;
 const foldedPrefix = '#folded/';
+
+/** Key on weir.consent of the mark up to where changes of the partition are folded. */
+export const foldedKey = (partition: number): string => foldedPrefix + partition;
 const stateName = 'weir.internal.ConsentState';
 const none: readonly Kept[] = Object.freeze([]);
 const noEntries: readonly ConsentEntry[] = Object.freeze([]);
@@ -46,7 +49,7 @@ const nothing = Buffer.alloc(0);
 const bar = '|'.charCodeAt(0);
 const bucketPrefix = 'b|';
 /** Of a state, what a decision needs. */
-const entryOf = fieldReader<ConsentEntry>(stateName, ['purpose', 'channel', 'topic', 'state', 'version', 'expiresAt', 'over', 'changeId']);
+const entryOf = fieldReader<ConsentEntry>(stateName, ['purpose', 'channel', 'topic', 'state', 'version', 'expiresAt', 'over', 'changeId', 'unrouted']);
 const severity: Readonly<Record<ConsentState['state'], number>> = { granted: 0, unknown: 1, denied: 2, withdrawn: 2 };
 
 /**
@@ -135,7 +138,9 @@ export function createStateIndex(table: Table, serde: Serde, onUndecodable: (rec
     puts.push({ key: `r|${partition}|${text}`, value: is ? nothing : null });
   }
 
-  function foldedTo(partition: number, nextOffset: number, puts: Put[]): void {
+  function foldedTo(partition: number, key: Buffer, nextOffset: number, puts: Put[]): void {
+    // Once compacted, the topic would say to who reads it anew that less is folded than others have said.
+    setBehind(partition, key, nextOffset < watermark(partition), puts);
     const folded = Math.max(nextOffset, watermark(partition));
     watermarks.set(partition, folded);
     puts.push({ key: `f|${partition}`, value: Buffer.from(String(folded), 'latin1') });
@@ -165,7 +170,7 @@ export function createStateIndex(table: Table, serde: Serde, onUndecodable: (rec
     }
     try {
       const schema = serde.check(value);
-      if (schema === 'weir.internal.ConsentFolded' && key?.toString().startsWith(foldedPrefix) === true) return foldedTo(partition, (serde.decode(value).value as { nextOffset: number }).nextOffset, puts);
+      if (schema === 'weir.internal.ConsentFolded' && key?.toString().startsWith(foldedPrefix) === true) return foldedTo(partition, key, (serde.decode(value).value as { nextOffset: number }).nextOffset, puts);
       if (schema !== stateName) throw new TypeError(`a ${schema}`);
     } catch (error) {
       onUndecodable(record, partition, error as Error);

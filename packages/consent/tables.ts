@@ -2,7 +2,7 @@ import { rmSync } from 'node:fs';
 import { join } from 'node:path';
 import type { LogAdmin, Log, Reader, RecordBatch, Serde } from '@weir/log';
 import { patiently, type Timers } from '@weir/pipeline';
-import { checkUse, type ConsentAnswer, type ConsentEntry } from '@weir/policy';
+import { checkUse, type ConsentAnswer, type ConsentEntry, type Routes } from '@weir/policy';
 import { isReadable, linkSource, linkValue } from '@weir/seal';
 import { createLateTable, createTopicTable, openTable, type LateClock, type Put } from '@weir/state';
 import type { Logger } from 'pino';
@@ -59,9 +59,9 @@ export interface ConsentTables {
   linksEnd(ids: readonly string[]): readonly number[] | undefined;
   /** Somebody waits for what stands on weir.identity now (Follower). */
   hurryLinks(): void;
-  /** May a use for this purpose take place now, for all linked identifiers? Rule: docs/policies.md, Consent. */
-  allows(ids: readonly string[], purpose: string, channel: string | null, topic: string | null, legalBasis: string | null, now: number): ConsentAnswer;
-  /** Another number after every change of either table; -1 while everything is closed. While it stays, `allows` answers the same until the answer's `until`. */
+  /** May a use for this purpose take place now, for all linked identifiers? Rule: docs/policies.md, Consent. @param routes of the policy by which it is decided */
+  allows(ids: readonly string[], purpose: string, channel: string | null, topic: string | null, legalBasis: string | null, now: number, routes?: Routes): ConsentAnswer;
+  /** Another number after every change of either table; -1 while everything is closed. While it stays, `allows` answers the same by the same routes until the answer's `until`. */
   version(): number;
   /** The identifiers and all that are linked to them; undefined = more than 64, too wide to decide on. */
   linked(ids: readonly string[]): readonly string[] | undefined;
@@ -72,14 +72,14 @@ export interface ConsentTables {
   /** The sealed identifiers that stand with the links of these, which `linked` gave, the newest first; none without the option `linkValues`. A read of each: not for every record. */
   linkValues(linked: readonly string[]): readonly KeptValue[];
   /** The same question as `allows`, for identifiers that `linked` gave. */
-  check(linked: readonly string[], purpose: string, channel: string | null, topic: string | null, legalBasis: string | null, now: number): ConsentAnswer;
+  check(linked: readonly string[], purpose: string, channel: string | null, topic: string | null, legalBasis: string | null, now: number, routes?: Routes): ConsentAnswer;
   /** Changes of this partition of weir.consent.changes below this offset are in the table. */
   folded(partition: number): number;
   /** Every state of one identifier, without those it is linked with. */
   states(id: string): readonly ConsentEntry[] | 'too-many';
   /** The state under a key of weir.consent. */
   stored(key: string): StoredState | undefined;
-  /** Keys of the partition whose newest record on the topic is older than the state known: an owner that had lost the partition wrote late. */
+  /** Keys of the partition, that of its mark (foldedKey) among them, whose newest record on the topic is older than what is known: an owner that had lost the partition wrote late. */
   regressed(partition: number): readonly string[];
   /** Called after each change of either table. */
   onAdvance(listener: () => void): void;
@@ -143,7 +143,7 @@ export async function createConsentTables(ports: ConsentPorts, onError: (error: 
   const caughtUp = () => !broken && consent.caughtUp() && identity.caughtUp();
   const refuse = (reason: string): ConsentAnswer => ({ ok: false, reason, seen: [] });
   const { linked } = links;
-  const check: ConsentTables['check'] = (ids, purpose, channel, topic, legalBasis, now) => (caughtUp() ? checkUse(ids, purpose, channel, topic, legalBasis, states.states, now) : refuse('table-not-ready'));
+  const check: ConsentTables['check'] = (ids, purpose, channel, topic, legalBasis, now, routes) => (caughtUp() ? checkUse(ids, purpose, channel, topic, legalBasis, states.states, now, routes) : refuse('table-not-ready'));
   const waiting = new Set<() => void>();
   const advanced = () => { for (const check of waiting) check(); };
   let version = 0;
@@ -182,10 +182,10 @@ export async function createConsentTables(ports: ConsentPorts, onError: (error: 
     },
     linksEnd: (ids) => ages?.needed(ids),
     hurryLinks: () => identity.hurry(),
-    allows(ids, purpose, channel, topic, legalBasis, now) {
+    allows(ids, purpose, channel, topic, legalBasis, now, routes) {
       if (!caughtUp()) return refuse('table-not-ready');
       const all = linked(ids);
-      return all === undefined ? refuse('identity-too-wide') : check(all, purpose, channel, topic, legalBasis, now);
+      return all === undefined ? refuse('identity-too-wide') : check(all, purpose, channel, topic, legalBasis, now, routes);
     },
     version: () => (caughtUp() ? version : -1),
     linked,

@@ -1,7 +1,7 @@
 import fc from 'fast-check';
 import { expect, test } from 'vitest';
-import { checkUse, closure, everyPurpose, foldConsent, type ConsentChange } from './consent.ts';
-import type { ConsentState } from './types.ts';
+import { checkUse, closes, closure, everyPurpose, foldConsent, type ConsentChange } from './consent.ts';
+import type { ConflictRule, ConsentState } from './types.ts';
 
 const change = (over: Partial<ConsentChange>): ConsentChange => ({ changeId: 'c1', purpose: 'email-marketing', channel: '', topic: '', state: 'granted', source: 's', acceptedAt: 1000, legalBasis: null, proof: null, expiresAt: null, ...over });
 const fold = (list: readonly ConsentChange[]) => list.reduce<ConsentState | undefined>((state, c, offset) => foldConsent(state, 'email:x', c, offset) ?? state, undefined);
@@ -132,6 +132,56 @@ test('strictest: what a no to every purpose closed is opened by the source that 
   const stop = foldConsent(undefined, 'email:x', change({ purpose: everyPurpose, state: 'withdrawn', source: 'a' }), 0, strict)!;
   const granted = (source: string) => foldConsent(undefined, 'email:x', change({ changeId: `g-${source}`, source, acceptedAt: 3000 }), 1, strict, stop)!.state;
   expect([granted('b'), granted('a')]).toEqual(['withdrawn', 'granted']);
+});
+
+/** One person under this rule, whose noes to every purpose are said as such, or of the one purpose that is asked for. */
+function told(rule: ConflictRule, ofOne: boolean) {
+  let [own, stop]: (ConsentState | undefined)[] = [];
+  let offset = 0;
+  const say = ({ all = false, ...over }: Partial<ConsentChange> & { readonly all?: boolean }): void => {
+    const c = change({ changeId: `c${offset}`, acceptedAt: 1000 + offset * 10, purpose: all && !ofOne ? everyPurpose : 'p', ...over });
+    if (c.purpose === everyPurpose) stop = foldConsent(stop, 'email:x', c, offset, rule) ?? stop;
+    else own = foldConsent(own, 'email:x', c, offset, rule, stop) ?? own;
+    offset++;
+  };
+  const open = (basis: 'consent' | 'contract' = 'consent'): boolean => checkUse(['email:x'], 'p', null, null, basis, () => [own, stop].filter((s) => s !== undefined), 5000).ok;
+  return { say, open, own: () => own! };
+}
+const rules: readonly ConflictRule[] = [{ kind: 'log-order', priority: [] }, { kind: 'strictest', priority: [] }, { kind: 'source-priority', priority: ['A', 'B'] }, { kind: 'source-priority', priority: ['C'] }];
+const words = fc.array(fc.record({ all: fc.boolean(), source: fc.constantFrom('A', 'B', 'C'), state: fc.constantFrom('granted' as const, 'withdrawn' as const, 'denied' as const, 'unknown' as const), standing: fc.boolean() }), { maxLength: 12 })
+  .map((list) => list.map((word) => ({ ...word, all: word.all && closes(word.state) })));
+
+test('two sources that say no to everything under strictest lift it as they would a no to the purpose: each for itself', () => {
+  const { say, open, own } = told(rules[1]!, false);
+  for (const source of ['A', 'B']) say({ all: true, state: 'withdrawn', source });
+  say({ source: 'A' });
+  expect([open(), own().closedBy]).toEqual([false, ['B']]);
+  say({ source: 'B' });
+  expect(open()).toBe(true);
+  say({ all: true, state: 'withdrawn', source: 'A' });
+  expect(open()).toBe(false);
+});
+
+test('whoever said no, to everything or to the purpose, lifts it by an act of yes, in any order of those who did', () => {
+  fc.assert(fc.property(fc.constantFrom(...rules), words, fc.shuffledSubarray(['A', 'B', 'C'], { minLength: 3 }), (rule, said, order) => {
+    const { say, open } = told(rule, false);
+    for (const word of said) say(word);
+    for (const source of order) say({ source });
+    expect(open()).toBe(true);
+  }), { numRuns: 1000 });
+});
+
+test('a no to everything never closes a purpose for less long than a no to that purpose', () => {
+  const late = fc.array(fc.record({ acceptedAt: fc.integer({ min: 1000, max: 1120 }), occurredAt: fc.option(fc.integer({ min: 990, max: 1120 })) }), { minLength: 12, maxLength: 12 });
+  fc.assert(fc.property(fc.constantFrom(...rules), words, fc.option(late), (rule, said, times) => {
+    const [all, one] = [told(rule, false), told(rule, true)];
+    // What takes nothing back of a no to everything is a later word than the grant that waits, for a no to the purpose.
+    said.filter(({ state }) => times === null || state !== 'unknown').forEach((word, i) => {
+      all.say({ ...word, ...times?.[i] });
+      one.say({ ...word, ...times?.[i] });
+      for (const basis of ['consent', 'contract'] as const) if (all.open(basis)) expect(one.open(basis)).toBe(true);
+    });
+  }), { numRuns: 3000 });
 });
 
 test('what another source had closed before an erasure stays closed by it under strictest; what the erasure alone closed is opened by the next act of yes', () => {

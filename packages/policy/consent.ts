@@ -1,5 +1,6 @@
 import { hash } from 'node:crypto';
 import { erasureSource } from '@weir/pipeline';
+import { asRouted, type Routes } from './routed.ts';
 import { sameSpelling } from './spelling.ts';
 import type { ConflictRule, ConsentSeen, ConsentState } from './types.ts';
 
@@ -29,6 +30,8 @@ export interface ConsentChange {
   readonly untold?: boolean;
   /** Its item came under the id of another one: perhaps what was said before, written another way. */
   readonly secondBody?: boolean;
+  /** No route of now has its channel, and it is in the words of a sender. */
+  readonly unrouted?: boolean;
 }
 
 export const logOrder: ConflictRule = { kind: 'log-order', priority: [] };
@@ -125,7 +128,7 @@ function remaining(closers: readonly string[], change: ConsentChange, rule: Conf
  * closed it, and only as far as the workspace's rule for several sources lets it; one that its source says all the time
  * (`standing`) only what the same source closed that way, under any rule; so does an `unknown` of that kind, which then opens nothing. A late withdrawal closes, whatever its source, but for one that is in doubt (`secondBody`).
  * `stop` is the state of the same identifier for every purpose: while it closes, a change is folded as onto a state
- * that it had closed, and a grant that opens all the same names it (`over`).
+ * that it had closed, and a grant that opens all the same, or lifts it in part, names it (`over`).
  *
  * The last 64 ids of a key are remembered; what fell out is covered by accept times, because `changedAt` never falls:
  * a forgotten grant is never newer than it, and a forgotten withdrawal that comes again withdraws again, because it
@@ -146,7 +149,7 @@ export function foldConsent(own: ConsentState | undefined, id: string, change: C
   if (before !== undefined && !closes(state) && closedBy.length > 0) {
     // One that is said all the time and lifts nothing must not make a yes that waits somewhere an old one.
     const changedAt = closedBy.length < closers.length || change.standing !== true ? Math.max(before.changedAt, change.acceptedAt) : before.changedAt;
-    return { ...before, version: offset, seen, closedBy, changedAt };
+    return { ...before, version: offset, seen, closedBy, changedAt, over };
   }
   // A day after it was told, one that is said with every call is told anew: who was not reached, or came later, hears it then.
   const anew = change.repeats === true && change.untold !== true && change.acceptedAt - (before?.setAt ?? 0) >= echoMs;
@@ -157,7 +160,7 @@ export function foldConsent(own: ConsentState | undefined, id: string, change: C
     expiresAt: state === 'granted' ? change.expiresAt : null, jurisdiction: change.jurisdiction ?? null, noticeVersion: change.noticeVersion ?? null,
     changeId: change.changeId, seen, closedBy, setBy: told?.setBy ?? (change.untold === true ? '' : change.changeId), setAt: told === undefined ? change.acceptedAt : told.setAt ?? 0,
     loggedAt: Math.max(before?.loggedAt ?? 0, closes(state) ? change.loggedAt ?? 0 : 0), over: state === 'granted' ? over : '',
-    happenedAt: state === 'granted' ? grantedAt(before, change) : 0,
+    happenedAt: state === 'granted' ? grantedAt(before, change) : 0, unrouted: closes(state) && (change.unrouted === true || isUnrouted(before)),
   };
 }
 
@@ -166,9 +169,11 @@ function stoppedBy(stop: ConsentState, own: ConsentState | undefined, id: string
   return {
     ...stop, id, purpose: consentPart(purpose), channel: consentPart(channel), topic: consentPart(topic), version: own?.version ?? -1, seen: own?.seen ?? [], over: '',
     changedAt: Math.max(stop.changedAt, own?.changedAt ?? 0), loggedAt: Math.max(stop.loggedAt ?? 0, own?.loggedAt ?? 0),
-    closedBy: closersOf(own).reduce(closedWith, closersOf(stop)), setBy: own !== undefined && closes(own.state) ? own.setBy ?? '' : '', setAt: own?.setAt ?? 0,
+    closedBy: closersOf(own).reduce(closedWith, closersOf(stop)), setBy: own !== undefined && closes(own.state) ? own.setBy ?? '' : '', setAt: own?.setAt ?? 0, unrouted: isUnrouted(own),
   };
 }
+
+const isUnrouted = (before: ConsentState | undefined): boolean => before !== undefined && closes(before.state) && before.unrouted === true;
 
 const says = (state: string): string => (closes(state) ? 'no' : state);
 
@@ -190,7 +195,7 @@ export function consentKey(id: string, purpose: string, channel: string, topic: 
 }
 
 /** One state of an identifier, as a decision needs it. */
-export type ConsentEntry = Pick<ConsentState, 'purpose' | 'channel' | 'topic' | 'state' | 'version' | 'expiresAt' | 'over'> & Partial<Pick<ConsentState, 'changeId'>>;
+export type ConsentEntry = Pick<ConsentState, 'purpose' | 'channel' | 'topic' | 'state' | 'version' | 'expiresAt' | 'over'> & Partial<Pick<ConsentState, 'changeId' | 'unrouted'>>;
 /** Every state of an identifier; 'too-many' closes. */
 export type StatesOf = (id: string) => readonly ConsentEntry[] | 'too-many';
 /** `until`: when the first grant that was looked at expires, ms; Infinity = none does. Before it, the same states give the same answer. */
@@ -233,6 +238,8 @@ class Tally {
 const covers = (state: string, use: string) => state === use || state === '';
 /** A state bears on a part of a use, as it is written or nearly so; a use that names none is one on all. */
 const bearsOn = (state: string, use: string): boolean => covers(state, use) || use === '' || sameSpelling(state, use);
+/** A sender's word for a channel that no route had may be any of them, until one has it: no release opens by its routes what was closed before it had them. */
+const bearsOnChannel = ({ channel, unrouted }: ConsentEntry, use: string, routes: Routes | undefined): boolean => bearsOn(channel, use) || (unrouted === true && routes !== undefined && asRouted(routes, 'channel', channel) === undefined);
 
 /**
  * Whether a no that is not written as the routes write it was undone: by a grant of the purpose, for the same channel and topic in
@@ -249,11 +256,12 @@ function isUndone(no: ConsentEntry, states: readonly ConsentEntry[], purpose: st
  * whatever the legal basis; where a use names no channel (or no topic) it is one on every channel, so a denial of any
  * of them closes it. So does one of every purpose, but for what was granted over it since. A no whose channel or topic only differs
  * in spelling from the use's, and one of every purpose on one channel or topic, are what the normalizer of before wrote: they
- * close, too, until a grant for the same is folded after them. Basis `consent`, and null,
+ * close, too, until a grant for the same is folded after them. One that was `unrouted`
+ * when it was folded closes every channel while none of the `routes` of the running policy has its own. Basis `consent`, and null,
  * also need a grant, not expired, at a level that covers the channel and topic. Nothing known: closed for these, open
  * for the others (contract, legitimate interest, legal obligation).
  */
-export function checkUse(ids: readonly string[], purpose: string, channel: string | null, topic: string | null, legalBasis: string | null, statesOf: StatesOf, now: number): ConsentAnswer {
+export function checkUse(ids: readonly string[], purpose: string, channel: string | null, topic: string | null, legalBasis: string | null, statesOf: StatesOf, now: number, routes?: Routes): ConsentAnswer {
   const tally = new Tally();
   const [ofPurpose, onChannel, onTopic] = [consentPart(purpose), consentPart(channel), consentPart(topic)];
   for (const id of ids) {
@@ -265,13 +273,13 @@ export function checkUse(ids: readonly string[], purpose: string, channel: strin
       if (entry.purpose !== ofPurpose) {
         if (entry.purpose !== everyPurpose || !closes(entry.state)) continue;
         if (entry.channel === '' && entry.topic === '') stop = entry;
-        else if (bearsOn(entry.channel, onChannel) && bearsOn(entry.topic, onTopic) && !isUndone(entry, states, ofPurpose)) tally.add(id, entry, false, now);
+        else if (bearsOn(entry.topic, onTopic) && bearsOnChannel(entry, onChannel, routes) && !isUndone(entry, states, ofPurpose)) tally.add(id, entry, false, now);
         continue;
       }
       const whole = covers(entry.channel, onChannel) && covers(entry.topic, onTopic);
       if (whole && entry.state === 'granted' && entry.over && (entry.expiresAt === null || entry.expiresAt > now)) (overs ??= []).push(entry.over);
       if (whole || ((covers(entry.channel, onChannel) || onChannel === '') && (covers(entry.topic, onTopic) || onTopic === ''))) tally.add(id, entry, whole, now);
-      else if (closes(entry.state) && bearsOn(entry.channel, onChannel) && bearsOn(entry.topic, onTopic) && !isUndone(entry, states, ofPurpose)) tally.add(id, entry, false, now);
+      else if (closes(entry.state) && bearsOn(entry.topic, onTopic) && bearsOnChannel(entry, onChannel, routes) && !isUndone(entry, states, ofPurpose)) tally.add(id, entry, false, now);
     }
     if (stop !== undefined && (stop.changeId === undefined || overs?.includes(stop.changeId) !== true)) tally.add(id, stop, true, now);
   }

@@ -8,7 +8,7 @@ export { compileMinimiser, type Minimiser } from './minimise.ts';
 export { checkPolicy } from './check.ts';
 export { canonicalSchemas } from './record-view.ts';
 export { quietUntil } from './quiet.ts';
-export { asRouted, isRoutedPurpose } from './routed.ts';
+export { asRouted, isRoutedChannel, isRoutedPurpose, type Routes } from './routed.ts';
 export { compileRegions, isRegionCode, standardRegions, type Regions } from './regions.ts';
 export { compileRules, durationMs, ruleEffects, type CompiledRule } from './rules.ts';
 export * from './types.ts';

@@ -1,7 +1,8 @@
 import type { CompiledPolicy } from './compile.ts';
 import { sameSpelling } from './spelling.ts';
 
-type Policy = Pick<CompiledPolicy, 'routes'>;
+/** The routes of a policy: by them it is known which channels and topics there are. */
+export type Routes = Pick<CompiledPolicy, 'routes'>;
 type Part = 'channel' | 'topic';
 
 /** Channels and topics that the routes of a policy name. */
@@ -12,9 +13,9 @@ interface Routed {
 }
 
 /** By the policy's own object: another release is another policy. */
-const known = new WeakMap<Policy['routes'], Routed>();
+const known = new WeakMap<Routes['routes'], Routed>();
 
-function routedOf({ routes }: Policy): Routed {
+function routedOf({ routes }: Routes): Routed {
   let found = known.get(routes);
   if (found === undefined) {
     const all = [...routes.values()].flat();
@@ -28,12 +29,15 @@ function routedOf({ routes }: Policy): Routed {
  * The channel or topic of the routes that a text means: itself, or the one that it differs from only by case, `-`, `_` or spaces.
  * Undefined = no route has it. Where no route names any, there is nothing to be told apart, and each is as good as routed.
  */
-export function asRouted(policy: Policy, part: Part, text: string): string | undefined {
+export function asRouted(policy: Routes, part: Part, text: string): string | undefined {
   const written = routedOf(policy)[part];
   if (written.size === 0 || written.has(text)) return text;
   for (const name of written) if (sameSpelling(name, text)) return name;
   return undefined;
 }
 
+/** Whether a route has this channel, by whatever spelling. */
+export const isRoutedChannel = (policy: Routes, channel: string): boolean => routedOf(policy).channel.size > 0 && asRouted(policy, 'channel', channel) !== undefined;
+
 /** Whether a route uses people for this purpose. */
-export const isRoutedPurpose = (policy: Policy, purpose: string): boolean => routedOf(policy).purpose.has(purpose);
+export const isRoutedPurpose = (policy: Routes, purpose: string): boolean => routedOf(policy).purpose.has(purpose);

@@ -76,6 +76,8 @@ export interface ConsentState {
   readonly loggedAt?: number;
   /** Of a grant that was an act and that its sender dates: when it happened, ms, the latest of those of its source; 0 or absent = not known. */
   readonly happenedAt?: number;
+  /** Of a no that a mapping gave: no route had its channel when it was folded. Absent in states of before this was kept, which are read for what they say. */
+  readonly unrouted?: boolean;
   /** A grant that was given after a no to every purpose: the change id of that no, which it lifts for this purpose. */
   readonly over?: string;
 }

@@ -59,6 +59,16 @@ const outputIds = (() => {
   return result.kind === 'ok' ? result.outputs.map((o) => o.outputId) : [];
 })();
 
+test('what a source that the release does not have any more has left says no by the last release that had it, and waits; where none is kept, its incident tells that it may', () => {
+  const of = (former?: (source: string) => object | undefined): Normalized => normalize('shop', { value: Buffer.from(JSON.stringify(whole)) } as never, headers as never, { hash: 'r', policy: { routes: new Map() }, sources: new Map(), contracts: new Map(), former } as never, keyed);
+  const kept = of(() => ({ mapping, limits: { depth: 8 } }));
+  expect(closing(kept)).toEqual([{ ids: ['userId:u', 'email:ann@larkspur.example'], purpose: 'news', channel: 'email', state: 'withdrawn', outputId: outputIds[0] }]);
+  const codes = (result: Normalized) => (result.kind === 'dead' ? result.reasons.map(({ code }) => code) : result.kind);
+  expect([codes(kept), codes(of()), codes(of(() => undefined))]).toEqual([['source-retired', 'consent-unresolved'], ['source-retired', 'consent-unresolved'], ['source-retired', 'consent-unresolved']]);
+  // Nothing waits of what says nothing of consent.
+  expect(codes(of(() => ({ mapping: compileMapping({ path: 'p.yaml', content: 'mapping: p\noutputs:\n  profile:\n    record: Profile\n    fields: { userId: user }\n' }), limits: { depth: 8 } })))).toEqual(['source-retired']);
+});
+
 test.each([
   ['an address that is none', { ...whole, email: 'ann at larkspur' }, ['userId:u'], 'email'],
   ['another output that fails', { ...whole, birthday: 'soon' }, ['userId:u', 'email:ann@larkspur.example'], 'email'],

@@ -11,7 +11,9 @@ const change = (paused: boolean) => ({ destination: 'crm', paused, reason: null,
 
 /** A feed over weir.control with these records at its start; `log.records` is what is on it from then on. `give` is the next batch, `asOf` what its follower says, `fail` ends it; `unknown` are bytes whose schema cannot be had. */
 async function world(records: readonly ReturnType<typeof record>[]) {
-  const followers: { from: number; give: (batch: RecordBatch) => Promise<void>; fail: (error: Error) => void }[] = [];
+  const followers: { from: number; open: boolean; give: (batch: RecordBatch) => Promise<void>; fail: (error: Error) => void }[] = [];
+  /** The begin of the next follower waits for it. */
+  const begin: { wait: PromiseWithResolvers<void> | undefined } = { wait: undefined };
   const onLog = { records };
   const lines: string[] = [];
   const unknown = new Set<string>();
@@ -24,8 +26,11 @@ async function world(records: readonly ReturnType<typeof record>[]) {
         for (let i = 0; i < wanted.length; i += 2) await take({ records: wanted.slice(i, i + 2) });
       },
       follow: async (_topic: string, from: ReadonlyMap<number, number>, give: (batch: RecordBatch) => Promise<void>, fail: (error: Error) => void) => {
-        followers.push({ from: from.get(0)!, give, fail });
-        return { close: async () => {}, asOf: () => asOf };
+        const own = { from: from.get(0)!, open: false, give, fail };
+        followers.push(own);
+        await begin.wait?.promise;
+        own.open = true;
+        return { close: async () => { own.open = false; }, asOf: () => asOf };
       },
       close: async () => {},
     }),
@@ -38,7 +43,7 @@ async function world(records: readonly ReturnType<typeof record>[]) {
   const line = (_: object, text: string): void => { lines.push(text); };
   const feed = await createReleaseFeed({ log, serde: serde as never, topic: 'c', adapters: new Map(), logger: { info() {}, debug() {}, warn: line, error: line } as never, workspaceKey: Buffer.alloc(32) });
   const give = (list: readonly ReturnType<typeof record>[], nextOffset: number): Promise<void> => followers.at(-1)!.give({ topic: 'c', partition: 0, epoch: 0, records: list, nextOffset, highWatermark: nextOffset });
-  return { feed, followers, lines, onLog, unknown, told: (moment: Moment) => { asOf = moment; }, give };
+  return { feed, followers, begin, lines, onLog, unknown, told: (moment: Moment) => { asOf = moment; }, give };
 }
 
 const at = (ms: number, paused: boolean) => ({ ...change(paused), at: ms });
@@ -101,6 +106,37 @@ test('a log that is shorter than what was read of it is read again from its star
   expect(lines).toContain('the topic is shorter than what was read of it: it was read again');
   told({ monotonic: performance.now() + 1, wall: Date.now() });
   expect([feed.position(), feed.trouble()]).toEqual([3, undefined]);
+  await feed.close();
+});
+
+test('a follower that ends while the next one is begun is followed by one, however long its begin takes and whatever it says then', async () => {
+  vi.useFakeTimers();
+  const here = await world([record('switch/crm', change(false), 0)]);
+  const { feed, followers, begin } = here;
+  const away = new WeirError('log-unavailable', 'no broker answers');
+  followers[0]!.fail(away);
+  // It takes longer than until the next try, tells that it failed meanwhile, and rejects at the end.
+  begin.wait = Promise.withResolvers();
+  await vi.advanceTimersByTimeAsync(600);
+  expect(followers.length).toBe(2);
+  followers[1]!.fail(away);
+  await vi.advanceTimersByTimeAsync(2000);
+  expect(followers.length).toBe(2);
+  const { wait } = begin;
+  begin.wait = undefined;
+  wait.reject(away);
+  await vi.advanceTimersByTimeAsync(5000);
+  expect([followers.length, followers.filter(({ open }) => open).length]).toEqual([3, 1]);
+  await feed.close();
+});
+
+test('a log that was made anew is read from its start at once, also when it is longer than what was read of the one before', async () => {
+  vi.useFakeTimers();
+  const { feed, followers, onLog } = await world([record('switch/crm', at(1, false), 1)]);
+  onLog.records = [record('switch/crm', at(5, true), 0), record('incident/crm', { destination: 'crm', code: 'x', since: 1, until: null }, 5)];
+  followers[0]!.fail(new WeirError('log-out-of-range', 'offset 2 is of another one', { details: { madeAnew: true } }));
+  await vi.advanceTimersByTimeAsync(600);
+  expect([followers.map(({ from }) => from), feed.switches().get('crm')!.paused]).toEqual([[2, 6], true]);
   await feed.close();
 });
 

@@ -7,6 +7,7 @@ import { compileRelease } from './compile.ts';
 import { secretNames } from './config.ts';
 import { readControl } from './control-topic.ts';
 import { escalationSecrets } from './escalation.ts';
+import { formerSources } from './former.ts';
 import type { DestinationSwitch, Escalation, Incident, Release, ReleaseFeed, ReleaseFile } from './types.ts';
 import { releaseHash } from './workspace.ts';
 
@@ -36,12 +37,19 @@ const kinds = ['release/', 'incident/', 'switch/', 'escalation/', 'partitions/',
 /** Header of a record on weir.control: the audit leaf of the change it is. */
 export const leafHeader = 'weir-audit';
 
+/** The release as it stands on weir.control. Throws workspace-invalid where it does not fit into a record. */
+export function encodeRelease(options: { readonly serde: Pick<Serde, 'encode'>; readonly release: Pick<Release, 'hash' | 'files'>; readonly by: string; readonly message: string | null; readonly now: number }): Buffer {
+  const { serde, release, by, message, now } = options;
+  const value = serde.encode('weir.internal.Release', { hash: release.hash, files: release.files, appliedAt: now, appliedBy: by, message });
+  if (value.length > maxReleaseBytes) throw new WeirError('workspace-invalid', `the release has ${value.length} bytes, at most ${maxReleaseBytes} fit into a record: split the workspace`);
+  return value;
+}
+
 /** Put a release on weir.control and make it the current one; both records name the audit leaf, which must be acknowledged already. Resolves after both are acknowledged. */
 export async function applyRelease(options: { appender: Appender; serde: Serde; topic: string; release: Release; by: string; message: string | null; now: number; leaf: string }): Promise<void> {
   const { appender, serde, topic, release, by, now } = options;
   const headers: Headers = [[leafHeader, Buffer.from(options.leaf)]];
-  const value = serde.encode('weir.internal.Release', { hash: release.hash, files: release.files, appliedAt: now, appliedBy: by, message: options.message });
-  if (value.length > maxReleaseBytes) throw new WeirError('workspace-invalid', `the release has ${value.length} bytes, at most ${maxReleaseBytes} fit into a record: split the workspace`);
+  const value = encodeRelease(options);
   await appender.append(topic, [{ partition: 0, key: Buffer.from(controlKeys.release(release.hash)), value, headers }]);
   await appender.append(topic, [{ partition: 0, key: Buffer.from(controlKeys.current), value: serde.encode('weir.internal.CurrentRelease', { hash: release.hash, at: now, by }), headers }]);
 }
@@ -102,12 +110,14 @@ export async function createReleaseFeed(options: { log: Log; serde: Serde; topic
   let current: Release | undefined;
   let wanted: string | undefined;
 
+  const compile = (files: readonly ReleaseFile[]): Release => compileRelease(files, { adapters: options.adapters, workspaceKey: options.workspaceKey });
+
   function activate(): void {
     const files = wanted === undefined ? undefined : stored.get(wanted);
     if (files === undefined || current?.hash === wanted) return;
     try {
       if (releaseHash(files) !== wanted) throw new WeirError('workspace-invalid', `release ${wanted} does not have that content`);
-      current = compileRelease(files, { adapters: options.adapters, workspaceKey: options.workspaceKey });
+      current = { ...compile(files), former: formerSources(stored, compile) };
     } catch (error) {
       logger.error({ err: error, release: wanted, running: current?.hash }, 'release refused');
       return;
@@ -142,7 +152,12 @@ export async function createReleaseFeed(options: { log: Log; serde: Serde; topic
     else if (key.startsWith('escalation/')) escalations.set(key.slice('escalation/'.length), value as Escalation);
     else if (key.startsWith('incident/')) incidents.set((value as Incident).destination, value as Incident);
     else if (key === controlKeys.current) wanted = (value as { hash: string }).hash;
-    else stored.set((value as { hash: string }).hash, (value as { files: ReleaseFile[] }).files);
+    else {
+      // One that is applied again is the newest.
+      const { hash, files } = value as { hash: string; files: ReleaseFile[] };
+      stored.delete(hash);
+      stored.set(hash, files);
+    }
     return undefined;
   }
 
@@ -205,10 +220,11 @@ export async function createReleaseFeed(options: { log: Log; serde: Serde; topic
   let position = end;
   let closed = false;
   let timer: NodeJS.Timeout | undefined;
+  let beginning = false;
   let retrying: NodeJS.Timeout | undefined;
   /** What following ended with last, and when. */
   let failed: { readonly code: string; readonly at: number } | undefined;
-  /** The next offset is not on the log: since when, and when it was told last. */
+  /** The next offset is not on the log: since when (for ever, where it was told that the topic was made anew), and when it was told last. */
   let shorter: { readonly since: number; readonly at: number } | undefined;
   let follower = await follow();
 
@@ -235,12 +251,23 @@ export async function createReleaseFeed(options: { log: Log; serde: Serde; topic
     if (closed) return;
     const at = performance.now();
     failed = { code: (error as { code?: string }).code ?? (error as Error).name, at };
-    if (failed.code === 'log-out-of-range') shorter = { since: shorter !== undefined && at - shorter.at < apartMs ? shorter.since : at, at };
+    if ((error as WeirError).details?.['madeAnew'] === true) shorter = { since: -Infinity, at };
+    else if (failed.code === 'log-out-of-range') shorter = { since: shorter !== undefined && at - shorter.at < apartMs ? shorter.since : at, at };
     logger.error({ err: error, position }, 'following releases failed; the running one goes on, the next try is in 0.5 s');
-    timer = setTimeout(() => { void anew(); }, retryMs);
+    retry();
+  }
+
+  /** One try at a time: two that ended well would be two followers of one handler, and the one that lags would put an older word over a newer. */
+  function retry(): void {
+    clearTimeout(timer);
+    timer = setTimeout(() => {
+      if (beginning) retry();
+      else void anew();
+    }, retryMs);
   }
 
   async function anew(): Promise<void> {
+    beginning = true;
     try {
       await follower.close();
       if (shorter !== undefined && shorter.at - shorter.since >= shorterMs) await readWhole();
@@ -248,6 +275,8 @@ export async function createReleaseFeed(options: { log: Log; serde: Serde; topic
       if (closed) await follower.close();
     } catch (error) {
       again(error);
+    } finally {
+      beginning = false;
     }
   }
 

@@ -18,7 +18,8 @@ export interface Identifiers {
   externalIds: ExternalId[];
 }
 
-const types = ['userId', 'email', 'phone', 'anonymousId', 'external'] as const;
+/** Of what a person types, `<type>:<value>`. */
+export const identifierTypes = ['userId', 'email', 'phone', 'anonymousId', 'external'] as const;
 
 const isAddress = (text: string): boolean => /^[^\s@]{1,64}@[^\s@]{1,255}$/.test(text);
 
@@ -32,8 +33,8 @@ export function parseIdentifier(text: string): Identifiers {
   const bare = text.trim();
   const type = given ?? (isAddress(bare) ? 'email' : bare.startsWith('+') ? 'phone' : undefined);
   const value = given === undefined ? text : rest!;
-  const bad = (): WeirError => new WeirError('bad-request', `an identifier is an e-mail address, a number with + and country code, or <type>:<value>, with a type of ${types.join(', ')}; an external one is external:<type>:<value>`);
-  if (type === undefined || !(types as readonly string[]).includes(type) || value.trim() === '') throw bad();
+  const bad = (): WeirError => new WeirError('bad-request', `an identifier is an e-mail address, a number with + and country code, or <type>:<value>, with a type of ${identifierTypes.join(', ')}; an external one is external:<type>:<value>`);
+  if (type === undefined || !(identifierTypes as readonly string[]).includes(type) || value.trim() === '') throw bad();
   if (type === 'email') {
     const email = value.trim().toLowerCase();
     if (!isAddress(email)) throw bad();

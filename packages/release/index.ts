@@ -5,13 +5,13 @@ export { compileRelease, withDefaults, type CompileContext } from './compile.ts'
 export { followControl, readControl, valuesUnder } from './control-topic.ts';
 export { isSecretRef, resolveConfig, secretNames } from './config.ts';
 export { applyAudited, createTopicsAudited } from './direct.ts';
-export { applyRelease, controlKeys, createReleaseFeed, incidentAbout, incidentName, leafHeader, saveEscalation, saveIncident, savePartitions, saveReserve, saveSwitch, secretsOf } from './feed.ts';
+export { applyRelease, controlKeys, createReleaseFeed, encodeRelease, incidentAbout, incidentName, leafHeader, saveEscalation, saveIncident, savePartitions, saveReserve, saveSwitch, secretsOf } from './feed.ts';
 export { isPolicyTest } from './governance.ts';
 export { assertPolicyTests, runPolicyTests, type PolicyTest } from './policy-tests.ts';
 export { readWorkspace, releaseHash } from './workspace.ts';
 export { boundReasons, encodeAll, outputsOf, saysNo, tooLarge, type Encodable, type Encoded } from './encode.ts';
 export { createKeyedCache, createPersons, identifiersOf, linksOf, personOf, type Person } from './identity.ts';
-export { keyedIdsOf, parseExternalId, parseIdentifier, type ExternalId, type Identifiers } from './identifier.ts';
+export { identifierTypes, keyedIdsOf, parseExternalId, parseIdentifier, type ExternalId, type Identifiers } from './identifier.ts';
 export { consentOrderSchema, changesOf, checkOrder, consentIds, maxOrderBytes, orderHash, parseOrder, type ConsentOrder } from './consent-order.ts';
 export { maxIdentifiers, normalize, ofSecondBody, setAside, type Canonical, type Normalized } from './normalize.ts';
 export { dedupeWindow, longestDedupeWindow } from './dedupe.ts';

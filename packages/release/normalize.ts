@@ -7,7 +7,7 @@ import { boundReasons, saysNo } from './encode.ts';
 import { identifiersOf } from './identity.ts';
 import type { RawHeaders } from './raw-headers.ts';
 import { routedConsent, type Unrouted } from './routed-consent.ts';
-import type { Release } from './types.ts';
+import type { Release, SourceConfig } from './types.ts';
 
 /** Identifiers of one record: a person with more is too wide to decide on (packages/policy, closure). */
 export const maxIdentifiers = 64;
@@ -33,11 +33,19 @@ export type Normalized =
 
 /**
  * Pure: raw record + release → canonical records, or every reason why not (I5). Ids come from the event id, so
- * the same item under the same release gives the same records wherever and whenever it runs.
+ * the same item under the same release gives the same records wherever and whenever it runs. What a source that is gone has
+ * left is set aside; its noes hold, by the last release that had it.
  */
 export function normalize(source: string, record: LogRecord, headers: RawHeaders, release: Release, keyed: (type: string, value: string) => string): Normalized {
   const config = release.sources.get(source);
-  if (config === undefined) return { kind: 'dead', reasons: [{ code: 'source-retired', message: `release ${release.hash} has no source ${source}` }] };
+  if (config !== undefined) return normalizeBy(config, source, record, headers, release, keyed);
+  const former = release.former?.(source);
+  const reasons: Reason[] = [{ code: 'source-retired', message: `release ${release.hash} has no source ${source}` }];
+  if (former === undefined) return { kind: 'dead', reasons: [...reasons, { code: 'consent-unresolved', message: `no release that is kept has the source ${source}: a change of consent in it binds nobody until this is put right` }] };
+  return setAside(normalizeBy(former, source, record, headers, release, keyed), reasons);
+}
+
+function normalizeBy(config: SourceConfig, source: string, record: LogRecord, headers: RawHeaders, release: Release, keyed: (type: string, value: string) => string): Normalized {
   let item: Json;
   let envelope: JsonObject | undefined;
   try {

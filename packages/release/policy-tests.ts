@@ -76,7 +76,7 @@ class TestRun {
     if (subject === undefined || this.problems.length > 0) return;
     const decisions = decide(release.policy, subject, {
       now, take: () => true,
-      consent: (ids, route) => checkUse(ids, route.purpose!, route.channel ?? null, route.topic ?? null, release.policy.purposes.get(route.purpose!)?.legalBasis ?? null, () => states, now),
+      consent: (ids, route) => checkUse(ids, route.purpose!, route.channel ?? null, route.topic ?? null, release.policy.purposes.get(route.purpose!)?.legalBasis ?? null, () => states, now, release.policy),
     });
     for (const [i, want] of expected.entries()) {
       if (isTable(want)) this.compare(want, ['expect', i], name, decisions, subject);

@@ -1,4 +1,4 @@
-import { checkUse, consentKey, everyPurpose, foldConsent, type CompiledPolicy, type ConsentState } from '@weir/policy';
+import { checkUse, consentKey, everyPurpose, foldConsent, isRoutedChannel, type CompiledPolicy, type ConsentState } from '@weir/policy';
 import fc from 'fast-check';
 import { expect, test } from 'vitest';
 import { isRouted, routedConsent } from './routed-consent.ts';
@@ -29,6 +29,36 @@ test.each([
 
 test('where no route names a channel a no for one closes each use already, and stays what it is', () => {
   expect(routed({ channel: 'fax' }, policyOf({ purpose: 'news' }))).toEqual(['fax', null]);
+});
+
+/** Said under one policy, decided by another: after a yes to all channels, who may be used on these? */
+function later(said: object, under: CompiledPolicy, by: CompiledPolicy, channels: readonly string[], ...more: readonly object[]): boolean[] {
+  const states = new Map<string, ConsentState>();
+  [{ purpose: 'news', channel: null, topic: null, state: 'granted' }, { purpose: 'news', topic: null, state: 'withdrawn', ...said }, ...more].forEach((one, i) => {
+    const record = routedConsent(one as Record<string, unknown>, under, () => undefined) as { purpose: string; channel: string | null; topic: string | null; state: ConsentState['state'] };
+    const [channel, topic] = [record.channel ?? '', record.topic ?? ''];
+    const key = consentKey('email:x', record.purpose, channel, topic);
+    const next = foldConsent(states.get(key), 'email:x', { changeId: `c${i}`, ...record, channel, topic, source: 's', acceptedAt: 1000 + i, legalBasis: null, proof: null, expiresAt: null, unrouted: channel !== '' && !isRoutedChannel(under, channel) }, i);
+    if (next !== undefined) states.set(key, next);
+  });
+  return channels.flatMap((channel) => (['consent', 'legitimate-interest'] as const).map((basis) => checkUse(['email:x'], 'news', channel, null, basis, () => [...states.values()], 9999, by).ok));
+}
+
+test.each([
+  ['whose routes named no channel', policyOf({ purpose: 'news' })],
+  ['without the purpose', policyOf({ purpose: 'orders', channel: 'sms' })],
+])('a no for a channel that nobody knows, said under a release %s, closes those that a later release brings, until its sender says yes to the same', (_name, before) => {
+  const after = policyOf({ purpose: 'news', channel: 'email' }, { purpose: 'orders', channel: 'sms' });
+  expect(later({ channel: 'all' }, before, after, ['email'])).toEqual([false, false]);
+  expect(later({ channel: 'all' }, before, after, ['email'], { purpose: 'news', channel: 'all', topic: null, state: 'granted' })).toEqual([true, true]);
+  // One that the later release has is one to that alone, also in other words.
+  expect(later({ channel: 'E-Mail' }, before, policyOf({ purpose: 'news', channel: 'email' }, { purpose: 'news', channel: 'push' }), ['email', 'push'])).toEqual([false, false, true, true]);
+  // Nor does it become one to that alone when it is said again under a release that has another.
+  expect(later({ channel: 'all' }, before, after, ['email'], { purpose: 'news', channel: 'all', topic: null, state: 'denied' })).toEqual([false, false]);
+});
+
+test('who said no to a channel that the routes had is not closed for the others when a release takes it away', () => {
+  expect(later({ channel: 'push' }, policyOf({ purpose: 'news', channel: ['email', 'push'] }), policyOf({ purpose: 'news', channel: 'email' }), ['email'])).toEqual([true, true]);
 });
 
 const words = ['', 'email', 'EMAIL', 'e-mail', 'sms', 'S M S', 'fax', 'all', 'push', '-'];

@@ -89,6 +89,8 @@ export interface Release {
   readonly name: string;
   readonly escalation?: EscalationConfig;
   readonly sources: ReadonlyMap<string, SourceConfig>;
+  /** A source that this release does not have, as the last one had it that did; absent, and undefined: not known. */
+  readonly former?: (source: string) => SourceConfig | undefined;
   readonly destinations: ReadonlyMap<string, DestinationConfig>;
   /** Which source may re-open what another closed; absent = log order. */
   readonly consent?: ConflictRule;

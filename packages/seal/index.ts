@@ -2,4 +2,4 @@ export { isReadable, isSealed, seal, sealedBy, sealedMagic, sealKey, sealOverhea
 export { identifiersSealer, linkSource, linkValue, openIdentifiers, sealIdentifiers, type ClearIdentifiers, type LinkValue } from './identifiers.ts';
 export { createKeyRing, type KeyRing, type KeyRingPorts } from './key-ring.ts';
 export { sealedSerde } from './sealed-serde.ts';
-export { expiredRawOwners, rawOwner } from './raw.ts';
+export { expiredRawOwners, rawKeyEnd, rawOwner, rawOwners } from './raw.ts';

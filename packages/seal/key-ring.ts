@@ -18,6 +18,12 @@ export interface KeyRing {
   caughtUp(): boolean;
   /** Resolves when the ring has what the topic holds at the time of the call. */
   readToEnd(): Promise<void>;
+  /**
+   * Resolves when each of these keys is here, or surely destroyed: its tombstone was read, or it is not on the topic however
+   * often brokers were asked, for a leader that was cut off and does not know it yet tells an old end. About 10 s for a key
+   * that nothing is known of, once a key: for records that nothing says are erased. @param gone true = it is given up
+   */
+  find(keyIds: readonly string[], gone: () => boolean): Promise<void>;
   /** Next offsets per partition of the topic that this ring has; a copy. */
   positions(): number[];
   atLeast(offsets: readonly number[]): boolean;
@@ -27,7 +33,7 @@ export interface KeyRing {
   current(owner: string): SealKey | undefined;
   /** A key for each owner, made, acknowledged and read back where there is none: a mark of erasure that stands before it is known then. Owners may repeat. */
   ensure(owners: Iterable<string>): Promise<void>;
-  /** The key of this id (as `sealedBy` gives it); undefined when it is destroyed, or not read yet. */
+  /** The key of this id (as `sealedBy` gives it); undefined when it is destroyed, or not read yet (`find`). */
   byId(keyId: string): SealKey | undefined;
   /** Whether the key of this id is here. */
   has(keyId: string): boolean;
@@ -37,8 +43,8 @@ export interface KeyRing {
   erasedUntil(ids: readonly string[]): number;
   /** Mark identifiers as erased until `at`: acknowledged, and read back by this ring. */
   markErased(ids: readonly string[], at: number, erasure: string): Promise<void>;
-  /** Destroy every key of these owners, or those that stand before their last mark of erasure: tombstones, acknowledged and read back by this ring. Resolves with how many there were. */
-  destroy(owners: readonly string[], which?: 'all' | 'marked'): Promise<number>;
+  /** Destroy every key of these owners, or those that stand before their last mark of erasure: tombstones, acknowledged and read back by this ring. Resolves with how many there were; `before` is awaited with that number before any of them goes. */
+  destroy(owners: readonly string[], which?: 'all' | 'marked', before?: (count: number) => Promise<void>): Promise<number>;
   /** Owners that begin with `prefix` and have a key. */
   owners(prefix: string): Iterable<string>;
   /** Called for each identifier whose mark of erasure is read, in the tick in which it counts. */
@@ -58,6 +64,11 @@ export interface KeyRingPorts {
 
 /** Keys of a generation that are kept ready, of two: about 48 MB at most. One that is not is read, unwrapped and derived, which takes several times as long as to open a value. */
 const maxReady = 50_000;
+/** Keys that are known to be destroyed. */
+const maxDestroyed = 100_000;
+/** As often as for the end of a table (packages/state, topic-table.ts). */
+const maxAsked = 20;
+const askedEveryMs = 500;
 /** Marks of erasure in memory. */
 const maxMarks = 100_000;
 const keyName = (owner: string, id: Buffer): string => `${owner}#key/${id.toString('hex')}`;
@@ -95,6 +106,8 @@ export async function createKeyRing(ports: KeyRingPorts, onError: (error: Error)
   const erasedListeners: ((owner: string) => void)[] = [];
   /** Marks of erasure by owner, as in the table, each asked for many times a record; undefined = too many of them, then the table says. */
   let marks: Map<string, Buffer> | undefined = new Map();
+  /** By id: none of them ever comes again. */
+  const destroyed = new Set<string>();
   /** Who asks whether a value can be read and who reads it come one after the other: it is opened once. */
   let lastSealed: Buffer | undefined;
   let lastPlain: Buffer | undefined;
@@ -121,10 +134,16 @@ export async function createKeyRing(ports: KeyRingPorts, onError: (error: Error)
         found.push({ key: `k/${id}`, value: record.value }, { key: `o/${owner}#${id}`, value: record.value === null ? null : at(record.offset, Buffer.alloc(0)) });
         // Another instance may have made the one that all take from now on.
         ready.forget(owner, latin1(id));
+        if (record.value === null) noteDestroyed(latin1(id));
         lastSealed = lastPlain = undefined;
       }
     }
     return found;
+  }
+
+  function noteDestroyed(keyId: string): void {
+    if (destroyed.size >= maxDestroyed) destroyed.clear();
+    destroyed.add(keyId);
   }
 
   const follow: TopicTable = createTopicTable({ reader, admin, topic, table, puts, onError });
@@ -183,6 +202,19 @@ export async function createKeyRing(ports: KeyRingPorts, onError: (error: Error)
     return key;
   }
 
+  const has = (keyId: string): boolean => ready.hasId(keyId) || table.has(`k/${Buffer.from(keyId, 'latin1').toString('hex')}`) || byId(keyId) !== undefined;
+
+  async function find(keyIds: readonly string[], gone: () => boolean): Promise<void> {
+    const lacking = (): string[] => [...new Set(keyIds)].filter((id) => !destroyed.has(id) && !has(id));
+    for (let asked = 1; lacking().length > 0; asked++) {
+      await reachedEnd();
+      if (gone() || lacking().length === 0) return;
+      if (asked >= maxAsked) return lacking().forEach(noteDestroyed);
+      await new Promise((resolve) => { setTimeout(resolve, askedEveryMs); });
+      if (gone()) return;
+    }
+  }
+
   async function reachedEnd(): Promise<void> {
     const wanted: number[] = [];
     for (const [partition, end] of await admin.endOffsets(topic)) wanted[partition] = end;
@@ -216,6 +248,7 @@ export async function createKeyRing(ports: KeyRingPorts, onError: (error: Error)
     },
     caughtUp: () => follow.caughtUp(),
     readToEnd: reachedEnd,
+    find,
     positions: () => Array.from(follow.positions(), (n) => n ?? 0),
     atLeast: (offsets) => follow.atLeast(offsets),
     waitFor: reached,
@@ -234,7 +267,7 @@ export async function createKeyRing(ports: KeyRingPorts, onError: (error: Error)
       }
     },
     byId,
-    has: (keyId) => ready.hasId(keyId) || table.has(`k/${Buffer.from(keyId, 'latin1').toString('hex')}`) || byId(keyId) !== undefined,
+    has,
     open(bytes) {
       if (!isSealed(bytes)) return bytes;
       if (bytes === lastSealed) return lastPlain;
@@ -257,13 +290,14 @@ export async function createKeyRing(ports: KeyRingPorts, onError: (error: Error)
       const records = ids.map((owner): OutRecord => ({ partition: appender.partitionFor(topic, owner), key: Buffer.from(markName(owner)), value: serde.encode('weir.internal.Erased', { owner, at, erasure }) }));
       await readBack(records);
     },
-    async destroy(owners, which = 'all') {
+    async destroy(owners, which = 'all', before) {
       await reachedEnd();
       const records: OutRecord[] = [];
       for (const owner of owners) {
         const mark = markOf(owner);
         for (const { key, value } of table.range(`o/${owner}#`)) if (which === 'all' || (mark !== undefined && offsetOf(value) < offsetOf(mark))) records.push({ partition: appender.partitionFor(topic, owner), key: Buffer.from(`${owner}#key/${key.slice(`o/${owner}#`.length)}`), value: null });
       }
+      await before?.(records.length);
       await readBack(records);
       await reachedEnd();
       return records.length;

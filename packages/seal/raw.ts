@@ -12,15 +12,18 @@ export function rawOwner(source: string, acceptedAt: number): string {
   return `raw/${source}/${dated.date}`;
 }
 
-/**
- * Raw keys that nothing needs any more: every record of the day is past the retention of its topic. `retentionOf` gives ms,
- * `slackMs` covers segments that are deleted late.
- */
-export function expiredRawOwners(ring: Pick<KeyRing, 'owners'>, retentionOf: (source: string) => number, now: number, slackMs = day): string[] {
-  const found: string[] = [];
+/** Owners of raw keys, each with its source and the first moment of its day (UTC). */
+export function* rawOwners(ring: Pick<KeyRing, 'owners'>): Generator<{ readonly owner: string; readonly source: string; readonly from: number }> {
   for (const owner of ring.owners('raw/')) {
-    const [, source, date] = owner.split('/');
-    if (Date.parse(date!) + day + retentionOf(source!) + slackMs <= now) found.push(owner);
+    const [, source, date] = owner.split('/') as [string, string, string];
+    yield { owner, source, from: Date.parse(date) };
   }
-  return found;
+}
+
+/** From when nothing needs the raw key of the day that begins at `from`: every record of it is past the retention of its topic. `slackMs` covers segments that are deleted late. */
+export const rawKeyEnd = (from: number, retentionMs: number, slackMs = day): number => from + day + retentionMs + slackMs;
+
+/** Raw keys that nothing needs any more. `retentionOf` gives ms. */
+export function expiredRawOwners(ring: Pick<KeyRing, 'owners'>, retentionOf: (source: string) => number, now: number): string[] {
+  return [...rawOwners(ring)].filter(({ source, from }) => rawKeyEnd(from, retentionOf(source)) <= now).map(({ owner }) => owner);
 }

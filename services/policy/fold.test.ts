@@ -1,3 +1,4 @@
+import { foldedKey } from '@weir/consent';
 import { WeirError, type ErrorCode } from '@weir/errors';
 import type { ConsumerHandlers, LogRecord, OutRecord } from '@weir/log';
 import { consentApi, groupNames, H, ofDeadLetter, ofQuarantine, topicNames } from '@weir/pipeline';
@@ -23,6 +24,7 @@ async function world() {
     appender: { partitions: async () => 2, append: async (_topic: string, records: readonly OutRecord[]) => { appended.push(...records); return records.map(() => offset++); } },
     tables: {
       readToEnd: async () => {}, regressed: () => table.regressed, consentPositions: () => [table.position], onAdvance: (listener: () => void) => { advance = listener; },
+      folded: () => 78,
       stored: (key: string) => ({ partition: 0, state: { version: 7 } as ConsentState, bytes: Buffer.from(`the newest of ${key}`) }),
     },
     fail: (error: unknown) => { throw error as Error; },
@@ -47,6 +49,12 @@ test('a state that a late writer overwrote is written again when that is seen, o
   expect(await read(['a'])).toEqual(['a: the newest of a']);
   expect(await read([])).toEqual([]);
   expect(await read(['a', 'b'])).toEqual(['a: the newest of a', 'b: the newest of b']);
+});
+
+// Compacted, the topic told less than a dispatcher had said: who began anew waited for the rest for ever, and called nothing.
+test('a mark that a late writer overwrote is written again, as far as the table knows', async () => {
+  const { read } = await world();
+  expect(await read([foldedKey(0), 'a'])).toEqual([`${foldedKey(0)}: {"partition":0,"nextOffset":78}`, 'a: the newest of a']);
 });
 
 // A broker that was cut off told an old end: a grant that the owner before had folded was not known, and opened again when it came once more.
@@ -75,7 +83,7 @@ const ids = ['userId:u', 'email:e'] as const;
 const bytes = Buffer.from('\0\0\0\0\x01a change');
 
 /** A folder that owns partition 0 of two and folds what it is given; every append and commit, in order. */
-function folding(purpose: string, erasedUntil?: number, registry = { here: true }, { by = consentApi, stored }: { readonly by?: string; readonly stored?: Partial<ConsentState> } = {}) {
+function folding(purpose: string, erasedUntil?: number, registry = { here: true }, { by = consentApi, stored, channel = null }: { readonly by?: string; readonly stored?: Partial<ConsentState>; readonly channel?: string | null } = {}) {
   const topics = topicNames('t');
   const steps: string[] = [];
   const appended: { topic: string; record: OutRecord }[] = [];
@@ -87,8 +95,8 @@ function folding(purpose: string, erasedUntil?: number, registry = { here: true 
   let offset = 100;
   const shared = {
     context: {
-      topics, groups: groupNames('t'), clock: { now: () => 5000, setTimer: (callback: () => void) => setImmediate(callback) }, keys: { erasedUntil: () => erasedUntil }, releases: { current: () => ({ hash: release.hash, policy: { purposes: new Map([['news', {}]]) }, sources: new Map() }) }, logger: { warn: (_fields: object, message: string) => { warned.push(message); } },
-      serde: { known: () => registry.here, prepare: async () => { if (!registry.here) throw new WeirError('log-unavailable'); }, encode: (_name: string, value: object) => Buffer.from(JSON.stringify(value)), decode: () => erasedUntil !== undefined ? thrown('subject-erased') : ({ name: 'weir.canonical.ConsentChange', value: { purpose, channel: null, topic: null, state: 'withdrawn', source: 'shop', occurredAt: 1000 } }) },
+      topics, groups: groupNames('t'), clock: { now: () => 5000, setTimer: (callback: () => void) => setImmediate(callback) }, keys: { erasedUntil: () => erasedUntil }, releases: { current: () => ({ hash: release.hash, policy: { purposes: new Map([['news', {}]]), routes: new Map([['Profile', [{ purpose: 'news', channel: 'email' }]]]) }, sources: new Map() }) }, logger: { warn: (_fields: object, message: string) => { warned.push(message); } },
+      serde: { known: () => registry.here, prepare: async () => { if (!registry.here) throw new WeirError('log-unavailable'); }, encode: (_name: string, value: object) => Buffer.from(JSON.stringify(value)), decode: () => erasedUntil !== undefined ? thrown('subject-erased') : ({ name: 'weir.canonical.ConsentChange', value: { purpose, channel, topic: null, state: 'withdrawn', source: 'shop', occurredAt: 1000 } }) },
       log: { consumer: (options: { handlers: ConsumerHandlers }) => { handlers = options.handlers; return { commit: async ([{ offset: to }]: [{ offset: number }]) => { steps.push(`commit ${to}`); }, pause() {}, resume() {} }; } },
     },
     appender: {
@@ -190,4 +198,17 @@ test.each([
   const { appended, fold, topics } = folding('news', undefined, undefined, { by, stored: { state: 'granted', source: 'shop', seen: [], version: -1, changedAt: 1300, happenedAt, setBy: 'yes' } });
   await fold(ids[1]);
   expect(JSON.parse(appended.find(({ topic }) => topic === topics.consent)!.record.value!.toString())).toMatchObject({ state, setBy, seen: ['out-0'] });
+});
+
+// One by the API is in words that its caller chose by the document of Weir.
+test.each([
+  ['onetrust', 'all', true],
+  [ofDeadLetter, 'all', true],
+  ['onetrust', 'E-Mail', false],
+  ['onetrust', null, false],
+  [consentApi, 'fax', false],
+])('a no by %s for %s is kept as one for a channel that no route has: %s', async (by, channel, unrouted) => {
+  const { appended, fold, topics } = folding('news', undefined, undefined, { by, channel });
+  await fold(ids[1]);
+  expect(JSON.parse(appended.find(({ topic }) => topic === topics.consent)!.record.value!.toString())).toMatchObject({ state: 'withdrawn', channel: channel ?? '', unrouted });
 });

@@ -1,8 +1,9 @@
+import { foldedKey } from '@weir/consent';
 import { recordFault, type ErrorCode } from '@weir/errors';
 import { failpoint } from '@weir/failpoint';
 import type { Assignment, GroupConsumer, LogRecord, OutRecord, RecordBatch } from '@weir/log';
 import { consentApi, H, ofDeadLetter, ofQuarantine } from '@weir/pipeline';
-import { consentKey, everyPurpose, foldConsent, type ConsentState } from '@weir/policy';
+import { consentKey, everyPurpose, foldConsent, isRoutedChannel, type ConsentState } from '@weir/policy';
 import { isRepeated } from '@weir/release';
 import { coPartitioned } from '@weir/service';
 import { deadLetter } from './dead-letter.ts';
@@ -23,6 +24,8 @@ interface Fold {
   /** What follows from changes of the API, written one batch after another, each before its commit. */
   relaying: Promise<void>;
   toRelay: number;
+  /** The newest mark that this owner wrote. */
+  marked: number;
   /** States that a late writer overwrote are being written again. */
   mending: boolean;
   /** Offset of the last of them on weir.consent. */
@@ -65,7 +68,7 @@ export function createFolder(ports: PolicyPorts, relay: (changes: readonly ApiCh
     const marks = await appender.append(topics.consent, parts.map(({ partition, position }) => watermark(partition, position)));
     await tables.readToEnd(new Map(parts.map(({ partition }, i) => [partition, marks[i]! + 1])));
     await Promise.all(parts.map(async ({ partition, epoch }) => {
-      const fold: Fold = { partition, epoch, written: new Map(), work: Promise.resolve(), committing: Promise.resolve(), relaying: Promise.resolve(), toRelay: 0, mending: true, mendedAt: -1, waiting: 0, leaving: false, closed: false };
+      const fold: Fold = { partition, epoch, written: new Map(), work: Promise.resolve(), committing: Promise.resolve(), relaying: Promise.resolve(), toRelay: 0, mending: true, mendedAt: -1, waiting: 0, leaving: false, closed: false, marked: 0 };
       folds.set(partition, fold);
       await writeAgain(fold);
       fold.mending = false;
@@ -79,12 +82,13 @@ export function createFolder(ports: PolicyPorts, relay: (changes: readonly ApiCh
     const { partition } = fold;
     const readBack = readBackOf(fold);
     const again = tables.regressed(partition).flatMap((key): OutRecord[] => {
+      if (key === foldedKey(partition)) return [watermark(partition, Math.max(fold.marked, tables.folded(partition)))];
       // What is on its way to the table stands behind the late one, and is newer than what the table has.
       const stored = (fold.written.get(key)?.offset ?? -1) >= readBack ? undefined : tables.stored(key);
       return stored?.partition !== partition ? [] : [{ partition, key: Buffer.from(key), value: stored.bytes }];
     });
     if (again.length === 0) return;
-    logger.warn({ partition, states: again.length }, 'states that a late writer overwrote are written again');
+    logger.warn({ partition, states: again.length }, 'states and marks that a late writer overwrote are written again');
     fold.mendedAt = (await appender.append(topics.consent, again)).at(-1)!;
   }
 
@@ -104,7 +108,7 @@ export function createFolder(ports: PolicyPorts, relay: (changes: readonly ApiCh
   tables.onAdvance(mend);
 
   function watermark(partition: number, nextOffset: number): OutRecord {
-    return { partition, key: Buffer.from(`#folded/${partition}`), value: serde.encode('weir.internal.ConsentFolded', { partition, nextOffset }) };
+    return { partition, key: Buffer.from(foldedKey(partition)), value: serde.encode('weir.internal.ConsentFolded', { partition, nextOffset }) };
   }
 
   function stateOf(fold: Fold, key: string): ConsentState | undefined {
@@ -140,13 +144,14 @@ export function createFolder(ports: PolicyPorts, relay: (changes: readonly ApiCh
     }
     if (textOf(record, H.mapping) === consentApi && textOf(record, H.ids).split(',', 1)[0] === id) relayed.push({ record, partition: fold.partition, purpose: value.purpose });
     const by = textOf(record, H.mapping);
+    const release = context.releases.current();
     const change = {
       changeId: textOf(record, H.output) || `${topics.consentChanges}/${fold.partition}/${record.offset}`,
       purpose: value.purpose, channel: value.channel ?? '', topic: value.topic ?? '', state: value.state, source: value.source,
       acceptedAt: numberOf(record, H.accepted), loggedAt: loggedAt(record), occurredAt: Number(value.occurredAt), legalBasis: value.legalBasis, proof: value.proof, expiresAt: value.expiresAt,
       jurisdiction: value.jurisdiction, noticeVersion: value.noticeVersion, standing: value.standing === true, repeats: isRepeated(value, value.source), untold: by === ofDeadLetter || by === ofQuarantine, secondBody: by === ofQuarantine,
+      unrouted: by !== consentApi && typeof value.channel === 'string' && value.channel !== '' && !isRoutedChannel(release.policy, value.channel),
     };
-    const release = context.releases.current();
     const ofAll = change.purpose === everyPurpose && change.channel === '' && change.topic === '';
     if (!ofAll && !release.policy.purposes.has(change.purpose)) noteUnknown(release.sources.has(change.source) ? change.source : 'other', release.hash, fold.partition, record.offset);
     const key = consentKey(id, change.purpose, change.channel, change.topic);
@@ -186,6 +191,7 @@ export function createFolder(ports: PolicyPorts, relay: (changes: readonly ApiCh
       out.push({ partition: fold.partition, key: Buffer.from(key), value: serde.encode('weir.internal.ConsentState', state) });
     }
     const offsets = await appender.append(topics.consent, [...out, watermark(fold.partition, batch.nextOffset)]);
+    fold.marked = batch.nextOffset;
     failpoint('policy.states-acked');
     let i = 0;
     for (const key of changed.keys()) fold.written.get(key)!.offset = offsets[i++]!;

@@ -21,7 +21,7 @@ function delivery(output: string, at: number, order = ''): LogRecord {
 
 /** Slots that a new owner of the one partition finds, where these deliveries stand on the topic of crm. */
 async function found(records: readonly LogRecord[]): Promise<readonly TakenSlot[]> {
-  const reader = { read: async (topic: string, _partition: number, _from: number, _to: number, take: (batch: object) => void) => { take({ records: topic === topics.dispatch('crm') ? records : [] }); }, close: async () => {} };
+  const reader = { read: async (topic: string, _partition: number, _from: number, to: number, take: (batch: object) => void) => { take({ records: topic === topics.dispatch('crm') ? records : [], nextOffset: to }); }, close: async () => {} };
   const ports = {
     context: { topics, clock: { now: () => now }, log: { reader: async () => reader } },
     admin: { offsetsAt: async () => new Map([[0, 0]]), endOffsets: async () => new Map([[0, records.length]]) },

@@ -1,5 +1,7 @@
-import type { LogRecord } from '@weir/log';
-import { H } from '@weir/pipeline';
+import { WeirError } from '@weir/errors';
+import { readUpTo, type LogRecord } from '@weir/log';
+import { H, isPassing, patiently } from '@weir/pipeline';
+import type { Loads } from '@weir/service';
 import { limitsAt, type CompiledRoute, type CompiledRule, type Decision, type DecisionContext, type Limits } from '@weir/policy';
 import type { Release } from '@weir/release';
 import { headerOf, textOf, type PolicyPorts } from './ports.ts';
@@ -39,9 +41,10 @@ export function limitText(decision: Extract<Decision, { effect: 'allow' }>, now:
 /**
  * The slots that deliveries have taken in windows that are still open, per partition of weir.canonical: read from the
  * deliveries themselves, so that neither a crash nor a rebalance forgets what was let through. Reads nothing where no
- * limit rule is at a destination; else back to the beginning of its longest window.
+ * limit rule is at a destination; else back to the beginning of its longest window, which takes as long as that is to read.
+ * Rejects with log-assignment-stale as soon as `gone` says that the assignment has ended.
  */
-export async function readTaken(ports: PolicyPorts, release: Release, partitions: ReadonlySet<number>): Promise<Map<number, TakenSlot[]>> {
+export async function readTaken(ports: PolicyPorts, release: Release, partitions: ReadonlySet<number>, gone: () => boolean = () => false, loads?: Loads): Promise<Map<number, TakenSlot[]>> {
   const { context: { topics, clock, log }, admin, appender } = ports;
   const found = new Map<number, TakenSlot[]>([...partitions].map((partition) => [partition, []]));
   const limited = [...release.destinations.keys()].map((destination) => ({ destination, rules: new Map(limitsAt(release.policy, destination).map((rule) => [rule.name, rule])) })).filter(({ rules }) => rules.size > 0);
@@ -59,7 +62,12 @@ export async function readTaken(ports: PolicyPorts, release: Release, partitions
       const met = new Set<string>();
       for (const [partition, start] of from) {
         if (same && !partitions.has(partition)) continue;
-        await reader.read(topic, partition, start, ends.get(partition) ?? start, (batch) => {
+        const end = ends.get(partition) ?? start;
+        const load = loads?.begin(topic, partition);
+        if (end > start) load?.at(0, end - start);
+        await readUpTo(reader, topic, partition, start, end, (batch) => {
+          if (gone()) throw new WeirError('log-assignment-stale', 'the partitions are another one\'s');
+          load?.at(batch.nextOffset - start, end - start);
           for (const record of batch.records) for (const slot of slotsOf(record, destination, rules)) {
             const home = found.get(appender.partitionFor(topics.canonical, record.key!));
             const id = `${slot.rule.name}/${slot.operation}/${slot.output}`;
@@ -68,13 +76,26 @@ export async function readTaken(ports: PolicyPorts, release: Release, partitions
             if (!met.has(decided) && !met.has(copied)) home.push(slot);
             met.add(decided).add(copied);
           }
-        });
+        }, { gone }).finally(() => load?.end());
+        if (gone()) throw new WeirError('log-assignment-stale', 'the partitions are another one\'s');
       }
     }
   } finally {
     await reader.close();
   }
   return found;
+}
+
+/** As `readTaken` under the running release, however long brokers are away; undefined = the assignment has ended. */
+export async function takenBefore(ports: PolicyPorts, partitions: ReadonlySet<number>, gone: () => boolean, loads: Loads): Promise<Map<number, TakenSlot[]> | undefined> {
+  const { clock, releases } = ports.context;
+  try {
+    const taken = await patiently(clock, gone, () => readTaken(ports, releases.current(), partitions, gone, loads));
+    return gone() ? undefined : taken;
+  } catch (error) {
+    if (gone() && isPassing(error)) return undefined;
+    throw error;
+  }
 }
 
 function slotsOf(record: LogRecord, destination: string, rules: ReadonlyMap<string, CompiledRule>): TakenSlot[] {

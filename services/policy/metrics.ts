@@ -7,6 +7,7 @@ export function createMetrics(registry: Registry) {
     decisions: new Counter({ name: 'weir_policy_decisions_total', help: 'Decisions, by destination, effect and class of the reason.', labelNames: ['destination', 'effect', 'reason'], registers }),
     deadLettered: new Counter({ name: 'weir_policy_dead_lettered_total', help: 'Records that could not be decided or folded, by stage and code.', labelNames: ['stage', 'code'], registers }),
     lag: new Gauge({ name: 'weir_policy_lag', help: 'Records not yet finished, by topic and partition.', labelNames: ['topic', 'partition'], registers }),
+    loading: new Gauge({ name: 'weir_policy_limits_load_remaining', help: 'Deliveries still to be read for what limit rules have counted before anything of the partitions of this instance is decided.', labelNames: ['topic', 'partition'], registers }),
     topicMissing: new Gauge({ name: 'weir_policy_topic_missing', help: '1 while nothing is decided because a topic of the running release does not exist.', registers }),
     waited: new Histogram({ name: 'weir_policy_wait_seconds', help: 'How long a record waited for the consent and identity it depends on.', buckets: [0.001, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 1, 5, 30], registers }),
     folded: new Counter({ name: 'weir_consent_folded_total', help: 'Consent changes folded, by whether they changed a state; erased: what somebody had said before the erasure.', labelNames: ['changed'], registers }),

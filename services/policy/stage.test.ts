@@ -41,18 +41,23 @@ function recordOf({ event, firstName, more = {} }: Given, offset: number, at: nu
   };
 }
 
+/** Deliveries that are on each dispatch topic when the partition is assigned; their read waits until `open` has resolved. */
+interface Before { readonly records: (now: number) => readonly LogRecord[]; readonly open: (written: readonly string[], reason: () => string | undefined) => Promise<void> }
+
 /** What a stage that owns the one partition makes of these records: deliveries and other ends, in the order of their text. */
-async function decided(release: Release, given: readonly Given[]): Promise<readonly string[]> {
+async function decided(release: Release, given: readonly Given[], before?: Before): Promise<readonly string[]> {
   const clock = createHandClock(Date.UTC(2026, 0, 1));
   const written: string[] = [];
   const failed = Promise.withResolvers<never>();
   const committed = Promise.withResolvers<void>();
+  const opened = Promise.withResolvers<void>();
+  const found = before?.records(clock.now()) ?? [];
   let handlers: ConsumerHandlers | undefined;
   const stage = createStage({
     context: {
-      topics, groups: groupNames('t'), serde, clock, workspaceKey: Buffer.alloc(32), releases: { current: () => release, incidents: () => new Map() }, logger: { error() {} },
+      topics, groups: groupNames('t'), serde, clock, workspaceKey: Buffer.alloc(32), releases: { current: () => release, incidents: () => new Map() }, logger: { error() {}, info() {} },
       log: {
-        reader: async () => ({ read: async () => {}, close: async () => {} }),
+        reader: async () => ({ read: async (_topic: string, _partition: number, _from: number, to: number, take: (batch: object) => void) => { await opened.promise; take({ records: found, nextOffset: to }); }, close: async () => {} }),
         consumer: (options: { handlers: ConsumerHandlers }) => {
           handlers = options.handlers;
           return { close: async () => {}, commit: async ([part]: readonly { readonly offset: number }[]) => { if (part!.offset === given.length) committed.resolve(); } };
@@ -70,7 +75,7 @@ async function decided(release: Release, given: readonly Given[]): Promise<reado
         return records.map(() => 0);
       },
     },
-    admin: { partitions: async () => 1, offsetsAt: async () => new Map(), endOffsets: async () => new Map() },
+    admin: { partitions: async () => 1, offsetsAt: async () => new Map(before === undefined ? [] : [[0, 0]]), endOffsets: async () => new Map([[0, found.length]]) },
     tables: {
       onAdvance() {}, readToEnd: async () => {}, caughtUp: () => true, consentPositions: () => [0], identityPositions: () => [0], identityPosition: () => 0, folded: () => 0,
       linked: (ids: readonly string[]) => ids, check: () => ({ ok: true, seen: [] }), regions() {},
@@ -81,6 +86,8 @@ async function decided(release: Release, given: readonly Given[]): Promise<reado
   await handlers!.assigned([{ topic: topics.canonical, partition: 0, epoch: 1, position: 0 }]);
   const records = given.map((one, offset) => recordOf(one, offset, clock.now()));
   handlers!.batch({ topic: topics.canonical, partition: 0, epoch: 1, records, nextOffset: records.length, highWatermark: records.length });
+  await before?.open(written, stage.lacks);
+  opened.resolve();
   await Promise.race([committed.promise, failed.promise]);
   await stage.stop();
   return written.sort();
@@ -104,4 +111,18 @@ test('what one limit refuses takes nothing of another', async () => {
   const rules = `  - { name: twice, effect: limit, limit: { count: 2, per: 1d } }\n${once('destination == "crm"')}`;
   // Of the two of a day one goes to crm; what crm may not have of the next record is left for mail.
   expect(await decided(releaseOf(rules), [{ event: '1', more: { [H.intent]: 'rpl_a', [H.only]: 'crm' } }, { event: '2' }])).toEqual(['evt_1 to crm', 'evt_2 not to crm: limit:once', 'evt_2 to mail']);
+});
+
+test('deliveries that are longer to read than a handler may take hold up no group: nothing is decided before it is known what limits have counted', async () => {
+  const reasons: (string | undefined)[] = [];
+  const ends = await decided(releaseOf(once('destination == "mail"')), [{ event: '2' }], {
+    records: (now) => [{ offset: 0, timestamp: now, key: Buffer.from('email:x'), value: null, headers: ([[H.output, 'out_1'], [H.limits, `${now};send;once`]] as const).map(([name, text]) => [name, Buffer.from(text)] as const) }],
+    async open(written, reason) {
+      for (let turn = 0; turn < 20; turn++) await new Promise((done) => { setImmediate(done); });
+      expect(written).toEqual([]);
+      reasons.push(reason());
+    },
+  });
+  expect(ends).toEqual(['evt_2 not to mail: limit:once', 'evt_2 to crm']);
+  expect(reasons).toEqual([`reading what limit rules have counted of ${topics.dispatch('mail')}/0: 0 of 1 records are read`]);
 });

@@ -6,11 +6,12 @@ import { createCommitWindow, erasureSource, type CommitWindow } from '@weir/pipe
 import { createLimits, decide, type Subject } from '@weir/policy';
 import { changeDecisions, isConsentChange, type Release } from '@weir/release';
 import { isReadable } from '@weir/seal';
+import { createLoads } from '@weir/service';
 import { deadLetter } from './dead-letter.ts';
 import { onwardOf, routesLeftOut, type Canonical } from './delivery.ts';
 import { createDependencies } from './dependencies.ts';
 import { Heads } from './heads.ts';
-import { countOnce, readTaken, type SlotCounter } from './limits.ts';
+import { countOnce, takenBefore, type SlotCounter } from './limits.ts';
 import { createOpener, type Opened } from './opened.ts';
 import type { PolicyPorts } from './ports.ts';
 import { prepare } from './prepare.ts';
@@ -36,7 +37,8 @@ interface Lane {
   head: number;
   /** Appends not acknowledged, oldest first. */
   readonly chunks: Chunk[];
-  readonly counter: SlotCounter;
+  /** undefined while it is read what was counted before: nothing is decided meanwhile. */
+  counter: SlotCounter | undefined;
   /** A schema is being looked up. */
   busy: boolean;
   /** Offset of the record whose schema was looked up last, whether it was found or not. */
@@ -84,6 +86,7 @@ export function createStage(ports: PolicyPorts): { readonly consumer: GroupConsu
     regions.advanced();
     for (const lane of lanes.values()) if (lane.waitingSince > 0 || full) pump(lane);
   };
+  const loads = createLoads({ what: 'what limit rules have counted', gauge: metrics.loading, clock, logger: context.logger });
   const dependencies = createDependencies(ports, wakeWaiting);
 
   tables.onAdvance(wakeWaiting);
@@ -117,7 +120,7 @@ export function createStage(ports: PolicyPorts): { readonly consumer: GroupConsu
     }
     const { name } = opened;
     if (!name.startsWith(canonicalPrefix)) return void reject(lane, record, 'avro-undecodable', `a ${name} among canonical records`, outputs);
-    const { counter } = lane;
+    const counter = lane.counter!;
     const from: Canonical = { ...base, bytes, name, value: opened.value, stopped: counter.stopped };
     if (keys !== undefined && name !== 'weir.canonical.Erasure' && keys.erasedUntil(ids) >= from.acceptedAt) return void erased(from, release, outputs);
     counter.begin(from.outputId, heads.intent, routesLeftOut(heads));
@@ -126,7 +129,7 @@ export function createStage(ports: PolicyPorts): { readonly consumer: GroupConsu
     const subject: Subject = { recordName: name.slice(canonicalPrefix.length), record: opened.fields, source: from.source, key: record.key.toString(), ids: linked, regions: (own) => regions.of(linked, ids, own), eventId, acceptedAt: from.acceptedAt, approval: approvalOf(heads) };
     const decisions = decide(release.policy, subject, {
       now, take: counter.take, has: counter.has,
-      consent: (linked, route) => tables.check(linked, route.purpose!, route.channel ?? null, route.topic ?? null, basisOf(release, route), now),
+      consent: (linked, route) => tables.check(linked, route.purpose!, route.channel ?? null, route.topic ?? null, basisOf(release, route), now, release.policy),
     });
     if (!isConsentChange(subject)) return void write(decisions, from, release, outputs);
     const unread = { values: [], prepared: lane.waited.offset === record.offset ? lane.waited.values : [] };
@@ -241,7 +244,7 @@ export function createStage(ports: PolicyPorts): { readonly consumer: GroupConsu
 
   /** Decides one chunk and sends it; false = nothing can go on. */
   function step(lane: Lane, until: number): boolean {
-    if (lane.closed || lane.busy || lane.batches.length === 0 || lane.chunks.length >= maxChunks || !tables.caughtUp() || regions.full()) return false;
+    if (lane.closed || lane.busy || lane.counter === undefined || lane.batches.length === 0 || lane.chunks.length >= maxChunks || !tables.caughtUp() || regions.full()) return false;
     const release = releaseTopics.ready();
     const chunk = release === undefined ? undefined : nextChunk(lane, release, until);
     if (chunk === undefined) return false;
@@ -300,15 +303,23 @@ export function createStage(ports: PolicyPorts): { readonly consumer: GroupConsu
     await tables.readToEnd();
     await dependencies.load();
     const canonicalPartitions = await appender.partitions(topics.canonical);
-    const taken = await readTaken(ports, context.releases.current(), new Set(parts.map(({ partition }) => partition)));
+    const opened: Lane[] = [];
     for (const { partition, epoch, position } of parts) {
       const lane: Lane = {
         partition, epoch, batches: [], head: 0, chunks: [], busy: false, lookedUp: -1, waited: { offset: -1, values: [] }, closed: false, paused: false, waitingSince: 0, committed: position,
         window: createCommitWindow({ position, maxRecords: ports.windowRecords, maxBytes: ports.windowBytes }),
-        counter: countOnce(createLimits(100_000, { partition, partitions: canonicalPartitions }), taken.get(partition)!, clock.now()),
+        counter: undefined,
       };
       lanes.set(partition, lane);
+      opened.push(lane);
     }
+    // Not waited for: the deliveries of a window may be longer to read than a handler may take. Nothing is decided before they are read.
+    takenBefore(ports, new Set(parts.map(({ partition }) => partition)), () => opened.every(({ closed }) => closed), loads).then((taken) => {
+      for (const lane of taken === undefined ? [] : opened) {
+        lane.counter = countOnce(createLimits(100_000, { partition: lane.partition, partitions: canonicalPartitions }), taken!.get(lane.partition)!, clock.now());
+        pump(lane);
+      }
+    }).catch((error: unknown) => ports.fail(error));
   }
 
   /** Batches taken and not decided are dropped; what is decided is acknowledged and committed. */
@@ -366,7 +377,7 @@ export function createStage(ports: PolicyPorts): { readonly consumer: GroupConsu
   });
   return {
     consumer,
-    lacks: releaseTopics.lacks,
+    lacks: () => releaseTopics.lacks() ?? loads.reason(),
     async stop() {
       releaseTopics.stop();
       await consumer.close();
