@@ -4,6 +4,8 @@ import type { Clock } from '@weir/service';
 export interface Alarm {
   /** Rings in so many ms, if it would not ring before; never for one that is not finite. */
   in(ms: number): void;
+  /** It does not ring, until it is set again. */
+  stop(): void;
 }
 
 const longestMs = 2 ** 31 - 1;
@@ -22,6 +24,10 @@ export function createAlarm(clock: Pick<Clock, 'monotonic' | 'setTimer' | 'clear
         timer = undefined;
         ring();
       }, Math.min(Math.max(1, ms), longestMs));
+    },
+    stop() {
+      if (timer !== undefined) clock.clearTimer(timer);
+      timer = undefined;
     },
   };
 }

@@ -8,13 +8,14 @@ import { dedupeWindow, longestDedupeWindow, saveEscalation, saveIncident } from 
 import { appendDeadlineMs, coPartitioned, createAbsences, createProgress, createRetentionWatch, createTurns, type Absences, type Readiness, type RetentionWatch, type Service, type ServiceContext } from '@weir/service';
 import { createLateTable, openTable, type Table } from '@weir/state';
 import type { options as dispatcherOptions } from './config.ts';
+import { consentPort } from './consent-port.ts';
 import { createCredentials, type Credentials } from './credentials.ts';
 import { createDestinationRunner, type DestinationRunner } from './destination.ts';
 import { createLedgerStore, type LedgerStore } from './ledger-store.ts';
 import { createMetrics } from './metrics.ts';
 import { createQuotas } from './quota.ts';
 import { createChannels } from './escalation-channels.ts';
-import { createEscalations, escalatedOthers } from './escalation.ts';
+import { createEscalations, escalatedOthers, speakerFor } from './escalation.ts';
 import type { DestinationWindow } from './ports.ts';
 import { pruneLedger } from './prune.ts';
 import { createTakeover, type Takeover, type TakeoverProgress } from './takeover.ts';
@@ -117,7 +118,7 @@ export function createDispatcher(context: ServiceContext, options: DispatcherOpt
     await retention.watch(topicsOf(name));
     const takeover = createTakeover({ admin, reader, ledger, clock, ledgerTopic: topics.ledger(name), dispatchTopic: topics.dispatch(name), windowMs: longestWindow, progress: (at) => takingOver(name, at) });
     const runner = createDestinationRunner({
-      name, topics, group: groups.dispatcher(name), appender, reader, admin, serde, http, consent: consent!, lease: lease!, keys: context.keys, ledger, clock, turns, metrics, progress, quota: quotas.of(name), parkedTable,
+      name, topics, group: groups.dispatcher(name), appender, reader, admin, serde, http, consent: consentPort(consent!, () => releases.current().policy), lease: lease!, keys: context.keys, ledger, clock, turns, metrics, progress, quota: quotas.of(name), parkedTable,
       logger, instance: context.config.instance, callTimeoutMs: options.callTimeoutMs, inLaneTries: options.inLaneTries,
       takeover,
       retention: { ledgerMs: () => retention.of(topics.ledger(name)), dispatchMs: () => retention.of(topics.dispatch(name)), parkedMs: () => retention.of(topics.parked(name)), oldest: retention.oldest },
@@ -150,6 +151,7 @@ export function createDispatcher(context: ServiceContext, options: DispatcherOpt
     const found = running.get(name);
     running.delete(name);
     await found?.consumer.close();
+    metrics.breaker.remove({ destination: name });
     await Promise.all([found?.ledger.close(), found?.parkedTable.close()]);
   }
 
@@ -200,7 +202,7 @@ export function createDispatcher(context: ServiceContext, options: DispatcherOpt
     looking = clock.setTimer(() => {
       lookAtSwitches();
       const owned = [...running].filter(([, { consumer }]) => consumer.assignments().some((a) => a.partition === 0));
-      const first = [...releases.current().destinations.keys()].sort()[0];
+      const first = speakerFor(releases.current().destinations.keys(), (name) => running.has(name));
       const others = owned.some(([destination]) => destination === first) ? escalatedOthers(releases.incidents().values()) : [];
       escalations.look([...owned.map(([destination, { runner }]) => ({ destination, ...runner.health(), credential: releases.incidents().get(destination) })), ...others]);
       lookLater();

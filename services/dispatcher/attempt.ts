@@ -9,6 +9,7 @@ import { failOver, handOverOf, secondOf } from './fail-over.ts';
 import { lookUp, pastWindow, type Lookup } from './ledger.ts';
 import type { DestinationPorts } from './ports.ts';
 import type { PartitionRunner } from './partition.ts';
+import { isErased } from './read-delivery.ts';
 import { effectSoFar, headerOf, unsureSince } from './task.ts';
 import type { EndValue, Task } from './types.ts';
 
@@ -93,8 +94,8 @@ function byRules(ports: DestinationPorts, runner: PartitionRunner, destination: 
   const found = standing(runner, task);
   if ('ended' in found) return found.ended;
   if (ports.keys !== undefined && task.sealedBy !== '' && !ports.keys.has(task.sealedBy)) {
-    // No erasure covers it: it was sealed by one that had not read the mark. The record of an erasure is under a key that ends with it.
-    if (delivery.recordType !== 'weir.canonical.Erasure' && ports.keys.erasedUntil(delivery.ids) < delivery.acceptedAt) return give(task, 'dead-lettered', 'key-destroyed', null, true);
+    // It was sealed by one that had not read the mark.
+    if (!isErased(ports.keys, delivery)) return give(task, 'dead-lettered', 'key-destroyed', null, true);
     return give(task, 'denied', 'subject-erased', null, false);
   }
   const operation = destination.operations[delivery.operation];

@@ -2,7 +2,7 @@ import { expect, test } from 'vitest';
 import type { HttpFailure } from '@weir/adapter';
 import { WeirError } from '@weir/errors';
 import { destination as http } from '../../adapters/http/destination.ts';
-import { call, callBatch, itemOf, readBack, type CallResult } from './call.ts';
+import { call, callBatch, itemOf, readBack, tellQuota, type CallResult } from './call.ts';
 import type { PartitionRunner } from './partition.ts';
 import type { DestinationPorts } from './ports.ts';
 import type { Task } from './types.ts';
@@ -74,4 +74,13 @@ test('what a batch is refused for as a whole is told from what one item is refus
   expect(await told(2, { status: 503 })).toEqual(['retry own', 'retry own']);
   expect(await told(2, { status: 402 })).toEqual(['permanent own', 'permanent own']);
   expect(await told(2, { status: 208 })).toEqual(['permanent own', 'permanent own']);
+});
+
+test('the quota hears of a call that was kept back, or that cannot be built, that it was not sent', () => {
+  const sent: unknown[] = [];
+  const ports = { clock: { monotonic: () => 1 }, quota: { finished: (_bucket: string, end: { sent: boolean }) => { sent.push(end.sent); } } } as unknown as DestinationPorts;
+  tellQuota(ports, 'put', { kind: 'refused', reason: 'lease', detail: '' }, undefined);
+  tellQuota(ports, 'put', { kind: 'unbuildable', code: 'delivery-unbuildable', detail: '' }, undefined);
+  tellQuota(ports, 'put', { kind: 'verdict', verdict: { kind: 'ok', effect: 'done' } }, { kind: 'ok' });
+  expect(sent).toEqual([false, false, true]);
 });

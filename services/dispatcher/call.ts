@@ -4,7 +4,7 @@ import { failpoint, failpointSoon } from '@weir/failpoint';
 import { objectOf } from '@weir/pipeline';
 import type { DestinationConfig } from '@weir/release';
 import { unknownCountry } from '@weir/schemas';
-import { consentRefusal } from './attempt.ts';
+import { consentRefusal, type ToStart } from './attempt.ts';
 import type { DestinationPorts } from './ports.ts';
 import type { PartitionRunner } from './partition.ts';
 import type { Task } from './types.ts';
@@ -29,9 +29,21 @@ export interface Member {
   readonly task: Task;
 }
 
+/** How long a call may take, ms. */
+const deadlineOf = ({ callTimeoutMs }: Pick<DestinationPorts, 'callTimeoutMs'>, timeoutMs = callTimeoutMs): number => Math.min(timeoutMs, callTimeoutMs);
+
+const withinAssignment = (ports: DestinationPorts, deadlineMs: number): boolean => ports.clock.monotonic() < ports.consumer().leaseUntil() - deadlineMs;
+const withinConsent = ({ lease }: DestinationPorts, kind: OperationManifest['kind'], deadlineMs: number): boolean => kind !== 'use' || lease.covers(deadlineMs);
+
+/** False: a lease runs out before the deadline of a call that is written now, which would be kept back. It is not begun: that takes of quota and connections. */
+export function isCovered(ports: DestinationPorts, { kind, operation }: ToStart): boolean {
+  const deadlineMs = deadlineOf(ports, kind === 'call' ? operation.timeoutMs : operation.verify?.timeoutMs);
+  return withinAssignment(ports, deadlineMs) && withinConsent(ports, kind === 'call' ? operation.kind : 'restrict', deadlineMs);
+}
+
 /** One exchange with the vendor; lease, switch and consent of every member are looked at in the tick of the socket write (I3, I6): one that may not be sent keeps the whole of it back. */
 async function exchange(ports: DestinationPorts, members: readonly Member[], operation: Pick<OperationManifest, 'kind' | 'timeoutMs'>, build: () => HttpRequest): Promise<Exchanged | { readonly kind: 'kept-back'; readonly refusals: readonly (Refusal | undefined)[] } | Unbuildable> {
-  const deadlineMs = Math.min(operation.timeoutMs ?? ports.callTimeoutMs, ports.callTimeoutMs);
+  const deadlineMs = deadlineOf(ports, operation.timeoutMs);
   let request: HttpRequest;
   try {
     request = build();
@@ -156,8 +168,8 @@ export async function readBack(ports: DestinationPorts, runner: PartitionRunner,
 function refusalsOf(ports: DestinationPorts, members: readonly Member[], kind: OperationManifest['kind'], deadlineMs: number): (Refusal | undefined)[] | undefined {
   const consumer = ports.consumer();
   const topic = ports.topics.dispatch(ports.name);
-  const inTime = ports.clock.monotonic() < consumer.leaseUntil() - deadlineMs;
-  const ofAll: Refusal | undefined = kind === 'use' && !ports.lease.covers(deadlineMs)
+  const inTime = withinAssignment(ports, deadlineMs);
+  const ofAll: Refusal | undefined = !withinConsent(ports, kind, deadlineMs)
     ? { kind: 'refused', reason: 'lease', detail: 'the consent lease does not cover the call' }
     : ports.destination()?.enabled !== true ? { kind: 'refused', reason: 'disabled', detail: 'the destination is disabled' } : undefined;
   const now = ports.clock.now();
@@ -217,5 +229,6 @@ function toAdapterDelivery(ports: DestinationPorts, destination: DestinationConf
 export function tellQuota(ports: DestinationPorts, bucket: string, result: CallResult | ReadBackResult, verdict: { readonly kind: string; readonly retryAfterMs?: number } | undefined): void {
   const headers = 'headers' in result ? result.headers : undefined;
   const throttled = verdict?.kind === 'throttled';
-  ports.quota.finished(bucket, { throttled, answered: headers !== undefined, retryAfterMs: throttled ? verdict.retryAfterMs : undefined, headers }, ports.clock.monotonic());
+  const sent = result.kind === 'verdict' || result.kind === 'read';
+  ports.quota.finished(bucket, { sent, throttled, answered: headers !== undefined, retryAfterMs: throttled ? verdict.retryAfterMs : undefined, headers }, ports.clock.monotonic());
 }

@@ -35,7 +35,7 @@ test('the config of a destination stays the same object until one of its own val
   let release = { hash: 'a', destinations: new Map([['crm', { name: 'crm', adapter: { manifest: {} }, config: { apiKey: { secret: 'KEY' }, headers: { list: ['x'] } } }]]) };
   const credentials = createCredentials({
     vault: { onChange: () => () => undefined, revision: () => revision, get: (name: string) => new Secret(secrets[name]!), refresh: () => Promise.resolve() } as unknown as Vault,
-    releases: { current: () => release, incidents: () => new Map() } as never, sandboxUrl: '', logger: {} as never, registry: new Registry(), clock: {} as never, save: () => Promise.resolve(), changed: () => undefined,
+    releases: { current: () => release, incidents: () => new Map() } as never, sandboxUrl: '', logger: {} as never, registry: new Registry(), clock: createHandClock(1000), save: () => Promise.resolve(), changed: () => undefined,
   });
   const first = credentials.destination('crm')!.config;
   secrets['OTHER'] = 'o2';
@@ -55,19 +55,20 @@ function world(names: readonly string[] = ['crm']) {
   const state = { secrets: {} as Record<string, string | undefined>, revision: 1, refreshes: 0, /** What a read of the vault does. */ read: async (): Promise<void> => undefined, saved: [] as Incident[], changes: 0, logged: [] as string[] };
   const control = new Map<string, Incident>();
   const destinations = new Map(names.map((name) => [name, { name, adapter: { manifest: {} }, config: { apiKey: { secret: name.toUpperCase() } } }]));
-  const vault = {
+  const vault = (has: () => boolean) => ({
     onChange: () => () => undefined, revision: () => state.revision,
     get(name: string) {
       const value = state.secrets[name];
-      if (value === undefined) throw new WeirError('secret-unavailable', `secret ${name} cannot be had`);
+      if (value === undefined || !has()) throw new WeirError('secret-unavailable', `secret ${name} cannot be had`);
       return new Secret(value);
     },
     refresh() { state.refreshes++; return state.read(); },
-  } as unknown as Vault;
+  }) as unknown as Vault;
   const line = (_fields: object, message: string): void => { state.logged.push(message); };
-  const start = () => createCredentials({
-    vault, releases: { current: () => ({ hash: 'a', destinations }), incidents: () => control } as never, sandboxUrl: '', logger: { warn: line, error: line, info: line } as never, registry: new Registry(), clock,
-    save: async (incident) => { state.saved.push(incident); control.set(incident.destination, incident); }, changed: () => { state.changes++; },
+  /** `has`: it can have secrets. */
+  const start = (has = () => true) => createCredentials({
+    vault: vault(has), releases: { current: () => ({ hash: 'a', destinations }), incidents: () => control } as never, sandboxUrl: '', logger: { warn: line, error: line, info: line } as never, registry: new Registry(), clock,
+    save: async (incident) => { state.saved.push(incident); control.set(incident.destination, { ...incident }); }, changed: () => { state.changes++; },
   });
   /** The secret has another value, or none, and the vault has noticed it. */
   const set = (name: string, value: string | undefined): void => { state.secrets[name] = value; state.revision++; };
@@ -248,6 +249,63 @@ test('an incident of an instance that is gone ends when the vendor has taken the
   await pass(0);
   expect(state.saved).toEqual([{ destination: 'crm', code: 'credential-rejected', since: 500, until: clock.now() }]);
   await one.close();
+});
+
+test('what an instance that cannot have the secret tells is not ended by one that serves it from memory, nor by one that starts meanwhile, but by itself, once', async () => {
+  const { clock, state, control, start, set, pass } = world();
+  set('CRM', 'good');
+  let had = false;
+  const away = start(() => had);
+  const well = start();
+  well.destination('crm');
+  away.destination('crm');
+  for (let second = 0; second < 600; second += 5) {
+    well.accepted('crm');
+    away.destination('crm');
+    await pass(5000);
+    if (second === 300) start().destination('crm');
+  }
+  expect(new Set(state.saved.map(({ code, since, until }) => `${code} ${since} ${until}`))).toEqual(new Set(['secret-unavailable 1000 null']));
+  expect(state.saved.length).toBeLessThan(30);
+  had = true;
+  await pass(30_000);
+  away.destination('crm');
+  const at = clock.at;
+  for (let second = 0; second < 120; second += 5) {
+    well.accepted('crm');
+    await pass(5000);
+  }
+  expect([control.get('crm')!.until, state.saved.filter(({ until }) => until !== null).length]).toEqual([at, 1]);
+});
+
+test('what an instance left open that is gone ends a minute later where the secret can be had, without a call, and where the destination is no more', async () => {
+  const { control, start, set, pass } = world();
+  set('CRM', 'good');
+  control.set('crm', { destination: 'crm', code: 'secret-unavailable', since: 500, until: null });
+  control.set('ads', { destination: 'ads', code: 'credential-rejected', since: 500, until: null });
+  const one = start();
+  one.destination('crm');
+  await pass(59_000);
+  expect([control.get('crm')!.until, control.get('ads')!.until]).toEqual([null, null]);
+  await pass(60_000);
+  expect([control.get('crm')!.until, control.get('ads')!.until]).not.toContain(null);
+  await one.close();
+});
+
+test('an instance that was refused and has nothing more to call leaves the end to one whose calls pass', async () => {
+  const { control, start, set, pass } = world();
+  set('CRM', 'bad');
+  const [idle, well] = [start(), start()];
+  for (const one of [idle, well]) one.destination('crm');
+  idle.rejected('crm');
+  await pass(0);
+  for (let second = 0; second < 300; second += 5) {
+    well.accepted('crm');
+    await pass(5000);
+    if (second === 100) expect(control.get('crm')!.until).toBeNull();
+  }
+  expect(control.get('crm')!.until).not.toBeNull();
+  await Promise.all([idle.close(), well.close()]);
 });
 
 test('who is refused again after another instance ended its incident begins a new one, and a refusal of its own is not ended for another', async () => {

@@ -34,7 +34,11 @@ const firstRetryMs = 500;
 const maxRetryMs = 30_000;
 /** A secret that cannot be had counts as missing after one read of the vault, and after this at the latest. */
 const missedAfterMs = 5000;
-/** What another instance noticed and has not ended, while the vendor takes the credential from this one for so long, is over: that instance may be gone. */
+/** Between two times that an instance tells that what it noticed lasts. */
+const renewMs = 30_000;
+/** Who was refused so long ago has nothing more to call, and knows nothing of the credential any more: the breaker lets a probe through sooner. */
+const refusedForMs = 120_000;
+/** What another instance noticed, and has told nothing of for so long, is over where this one finds it so: that instance may be gone. */
 const othersEndAfterMs = 60_000;
 
 interface Missed {
@@ -50,18 +54,21 @@ interface Missed {
  * Credentials of the destinations. One that cannot be resolved is tried again with a backoff of its own (0.5 s
  * to 30 s) and whenever the vault changed. A secret that is `secret-unavailable` is no incident before the vault was
  * read once: a token that nobody asked for before is fetched then. An incident keeps its start over restarts and
- * instances, and one of a refused credential ends only when the vendor takes it, wherever the secret was meanwhile. One that
- * another instance noticed is left to it for a minute; who finds its own ended by another and is refused again begins a new one.
+ * instances, and one of a refused credential ends only when the vendor takes it, wherever the secret was meanwhile. Who finds it so
+ * saves its incident again every half minute, so that it is left to it by those who find it otherwise, and by those who only read of it;
+ * who finds its own ended by another begins a new one.
  */
 export function createCredentials(ports: Ports): Credentials {
   const { vault, releases, logger, clock } = ports;
   const paused = new Gauge({ name: 'weir_destination_credential_paused', help: '1 while the destination is paused because its secret cannot be had or is refused.', labelNames: ['destination', 'code'], registers: [ports.registry] });
   const resolved = new Map<string, DestinationConfig>();
   const open = new Map<string, Incident>();
+  /** When the vendor refused it last, monotonic ms. */
+  const refusedAt = new Map<string, number>();
   /** Start of the incident that was ended here last: weir.control may tell it as open for a moment more. */
   const ended = new Map<string, number>();
-  /** Incidents of other instances: start, and since when calls of this one were answered beside it (ms, monotonic). */
-  const others = new Map<string, { readonly since: number; readonly from: number }>();
+  /** Incidents of other instances, as they were told last, and since when this one finds it otherwise (ms, monotonic). */
+  const others = new Map<string, { readonly told: Incident; readonly from: number }>();
   /** Destinations whose secret cannot be had. */
   const missed = new Map<string, Missed>();
   /** Bounds in time of the reads of the vault that are waited for. */
@@ -73,7 +80,8 @@ export function createCredentials(ports: Ports): Credentials {
   let saving: Promise<void> = Promise.resolve();
   const off = vault.onChange(() => { ports.changed(); });
 
-  for (const incident of releases.incidents().values()) if (incident.until === null && incidentAbout(incident.destination).kind === 'destination') begin(incident.destination, incident.code as ErrorCode, incident.since, true);
+  let renewing: unknown;
+  renewLater();
 
   function save(incident: Incident): void {
     // Out of reach the log fails the work itself; the incident is in the log file and the metric then.
@@ -90,7 +98,7 @@ export function createCredentials(ports: Ports): Credentials {
     return undefined;
   }
 
-  function begin(destination: string, code: ErrorCode, since = clock.now(), saved = false): void {
+  function begin(destination: string, code: ErrorCode, since = clock.now()): void {
     others.delete(destination);
     const known = standing(destination);
     // What the vendor refused is refused until it takes it, also while the secret cannot be had.
@@ -102,7 +110,7 @@ export function createCredentials(ports: Ports): Credentials {
     const incident: Incident = { destination, code: told?.code === refusedCode ? refusedCode : code, since: known?.since ?? told?.since ?? since, until: null };
     open.set(destination, incident);
     paused.set({ destination, code: incident.code }, 1);
-    if (!saved) save(incident);
+    save(incident);
     logger.error({ destination, code: incident.code, since: new Date(incident.since).toISOString() }, 'destination paused: credential');
   }
 
@@ -116,17 +124,33 @@ export function createCredentials(ports: Ports): Credentials {
     logger.info({ destination, code: known.code, since: new Date(known.since).toISOString() }, 'destination goes on: credential');
   }
 
-  /** The vendor takes the credential: an incident of an instance that is gone would stay open for ever. */
+  /** This instance finds it over: an incident of one that is gone would stay open for ever. */
   function endOthers(destination: string): void {
     const last = releases.incidents().get(destination);
-    if (last?.until !== null || last.since === ended.get(destination)) return void others.delete(destination);
+    if (last?.until !== null) return void others.delete(destination);
     const known = others.get(destination);
-    if (known?.since !== last.since) return void others.set(destination, { since: last.since, from: clock.monotonic() });
+    // Each time that it is told it is another object.
+    if (known?.told !== last) return void others.set(destination, { told: last, from: clock.monotonic() });
     if (clock.monotonic() - known.from < othersEndAfterMs) return;
     others.delete(destination);
     ended.set(destination, last.since);
     save({ ...last, until: clock.now() });
     logger.info({ destination, code: last.code, since: new Date(last.since).toISOString() }, 'destination goes on: an incident of its credential that another instance left open');
+  }
+
+  /** Whether this instance can have the secret, or nobody is to have it: no call tells of the end. */
+  const isHad = ({ destination, code }: Incident): boolean => !releases.current().destinations.has(destination) || (code !== refusedCode && resolved.has(destination));
+
+  function renewLater(): void {
+    renewing = clock.setTimer(() => {
+      for (const destination of [...open.keys()]) {
+        const lasts = missed.has(destination) || clock.monotonic() - (refusedAt.get(destination) ?? Number.NEGATIVE_INFINITY) < refusedForMs;
+        const incident = lasts ? standing(destination) : undefined;
+        if (incident !== undefined) save(incident);
+      }
+      for (const incident of [...releases.incidents().values()]) if (incidentAbout(incident.destination).kind === 'destination' && !open.has(incident.destination) && isHad(incident)) endOthers(incident.destination);
+      renewLater();
+    }, renewMs);
   }
 
   function retryLater(): void {
@@ -211,6 +235,7 @@ export function createCredentials(ports: Ports): Credentials {
       return resolved.get(name);
     },
     rejected(name) {
+      refusedAt.set(name, clock.monotonic());
       begin(name, refusedCode);
       // A token server that nobody complained of is left alone: it may count requests, or turn a refresh token over at each.
       const names = secretNames(releases.current().destinations.get(name)?.config ?? {}).map((secret) => secret.name);
@@ -223,6 +248,7 @@ export function createCredentials(ports: Ports): Credentials {
     async close() {
       off();
       if (timer !== undefined) clock.clearTimer(timer);
+      clock.clearTimer(renewing);
       for (const bound of looks) clock.clearTimer(bound);
       looks.clear();
       await saving;

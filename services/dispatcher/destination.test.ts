@@ -24,6 +24,10 @@ interface Over {
   effect?: 'none' | 'maybe';
   keyless?: boolean;
   callMs?: number;
+  /** Calls are let through by the quota. */
+  calls?: boolean;
+  /** What a vendor that is away asks for, ms. */
+  retryAfterMs?: number;
   enabled?: boolean; atLeast?: () => boolean; parked?: readonly object[]; now?: number;
 }
 
@@ -31,7 +35,21 @@ interface Over {
 function world(over: Over = {}) {
   /** Offset of the next record on the ledger. */
   let appended = 40;
-  const clock = createHandClock(over.now ?? 1000);
+  const hand = createHandClock(over.now ?? 1000);
+  /** When each timer rings that is set. */
+  const timers = new Map<object, number>();
+  const clock = Object.assign(hand, { setTimer: ((set) => (run: () => void, ms: number) => {
+    const handle = set(() => {
+      timers.delete(handle);
+      run();
+    }, ms);
+    timers.set(handle, hand.at + ms);
+    return handle;
+  })(hand.setTimer), clearTimer: ((clear) => (handle: object) => {
+    timers.delete(handle);
+    clear(handle);
+  })(hand.clearTimer) });
+  const state = { covered: true, secret: true, away: false, takes: 0, tries: 0, /** Partitions held, as the quota was told of a change. */ shares: [] as number[] };
   let mark = { token: 0, owner: '' };
   const ended: string[] = [];
   /** The same, with what was delivered. */
@@ -40,13 +58,13 @@ function world(over: Over = {}) {
   const batches: number[] = [];
   const calls: Sent[] = [];
   const text = ({ record }: Given, key: string): string => `${record.outputId} ${key}`;
-  const classify = ({ status }: { status: number }): object => (status === 200 ? { kind: 'ok', effect: 'done' } : { kind: 'permanent', effect: over.effect ?? 'none', code: 'delivery-rejected', detail: `HTTP ${status}` });
+  const classify = ({ status }: { status: number }): object => (status === 503 ? { kind: 'retry', effect: 'none', code: 'vendor-unavailable', ...(over.retryAfterMs === undefined ? {} : { retryAfterMs: over.retryAfterMs }) } : status === 200 ? { kind: 'ok', effect: 'done' } : { kind: 'permanent', effect: over.effect ?? 'none', code: 'delivery-rejected', detail: `HTTP ${status}` });
   const adapter = { destination: {
     request: (given: Given, key: string): Sent => ({ operation: given.operation, items: [text(given, key)] }), classify,
     batch: { item: text, request: (items: readonly { delivery: Given; text: string }[]): Sent => ({ operation: items[0]!.delivery.operation, items: items.map((item) => item.text) }), classify },
   } };
   const manifest = { kind: 'use', idempotency: over.keyless === true ? { scheme: 'none', pastWindow: 'hold' } : { scheme: 'natural-upsert', pastWindow: 'resend' } };
-  const operations = { put: { ...manifest, ...(over.batch === undefined ? {} : { batch: { maxItems: over.batch, maxBytes: 1e6 } }) }, bulk: { ...manifest, batch: { maxItems: 50, maxBytes: over.bulk ?? 0 } } };
+  const operations = { restrict: { ...manifest, kind: 'restrict' }, put: { ...manifest, ...(over.batch === undefined ? {} : { batch: { maxItems: over.batch, maxBytes: 1e6 } }) }, bulk: { ...manifest, batch: { maxItems: 50, maxBytes: over.bulk ?? 0 } } };
   const destination = { adapter, config: {}, enabled: over.enabled ?? true, concurrency: 10, caps: [], paths: new Map<string, string[]>(over.bulk === undefined ? [] : [['put', ['put', 'bulk']]]), seconds: undefined, operations, retryHorizonMs: dayMs };
   const delivery = { eventId: 'e', outputId: 'o', destination: 'one', operation: 'put', kind: 'use', intent: '0', itemHash: 'h', acceptedAt: clock.at, source: '', notBefore: null, payload: Buffer.from('p'), consentOffsets: [], identityOffsets: [], ids: [] };
   const ports = {
@@ -57,7 +75,7 @@ function world(over: Over = {}) {
     retention: { ledgerMs: () => Number.POSITIVE_INFINITY, dispatchMs: () => 30 * dayMs, parkedMs: () => 30 * dayMs, oldest: () => undefined },
     ledger: { owner: () => mark, position: () => 40, intent: () => undefined, parks: (_partition: number, after?: string) => (after === undefined ? over.parked ?? [] : []), apply: () => undefined, end: () => undefined, lastDelivered: () => undefined },
     serde: {
-      known: () => true, decode: (bytes: Buffer) => ({ name: 'weir.internal.Delivery', value: { ...delivery, outputId: bytes.toString(), payload: bytes } }),
+      known: () => true, decode: (bytes: Buffer) => ({ name: 'weir.internal.Delivery', value: { ...delivery, outputId: bytes.toString(), payload: bytes, ...(bytes[0] === 114 ? { kind: 'restrict', operation: 'restrict' } : {}) } }),
       encode: (name: string, value: { owner?: string; token?: number; state?: string; outputId?: string }) => {
         if (name === 'weir.internal.LedgerOwner') mark = { token: value.token!, owner: value.owner! };
         if (name === 'weir.internal.LedgerEnd') {
@@ -73,22 +91,25 @@ function world(over: Over = {}) {
     consumer: () => ({ holds: () => true, assignments: () => [], pause: () => undefined, resume: () => undefined, commit: () => Promise.resolve(), leaseUntil: () => 1e15 }),
     parkedTable: createDisk().open({ path: 'parked' }), turns: { next: () => Promise.resolve(), over: () => false, share: () => () => true },
     takeover: { load: () => Promise.resolve(), reach: () => undefined, catchUp: () => Promise.resolve() },
-    quota: { lost: () => undefined, take: () => (over.batch === undefined && over.bulk === undefined ? 1e9 : 0), state: () => ({ available: 1, perSecond: Number.POSITIVE_INFINITY, closedMs: 0 }), finished: () => undefined },
-    workspaceKey: Buffer.alloc(32), callTimeoutMs: 1000, lease: { covers: () => true, began: () => () => undefined }, credential: { accepted: () => undefined },
+    quota: { lost: () => undefined, shareChanged: () => { state.shares.push(runner.held()); }, take: () => (over.batch === undefined && over.bulk === undefined && over.calls !== true ? 1e9 : state.takes++ * 0), state: () => ({ available: 1, perSecond: Number.POSITIVE_INFINITY, closedMs: 0 }), finished: () => undefined },
+    workspaceKey: Buffer.alloc(32), callTimeoutMs: 1000, inLaneTries: 4, lease: { covers: () => state.covered, began: () => () => undefined }, credential: { accepted: () => undefined },
     http: { call: (request: Sent, { onBeforeWrite }: { onBeforeWrite: () => boolean }) => {
+      state.tries++;
       if (!onBeforeWrite()) throw new Error('kept back');
       calls.push(request);
       batches.push(request.items.length);
       clock.at += over.callMs ?? 0;
-      return Promise.resolve({ status: over.refuses?.(request.items) === true ? 400 : 200, headers: {} });
+      return Promise.resolve({ status: state.away ? 503 : over.refuses?.(request.items) === true ? 400 : 200, headers: {} });
     } },
     consent: { atLeast: over.atLeast ?? (() => true), allows: () => ({ ok: true }) },
-    destination: () => destination, configured: () => destination,
+    destination: () => (state.secret ? destination : undefined), configured: () => destination,
   } as unknown as DestinationPorts;
   const runner = createDestinationRunner(ports);
   const turns = async (): Promise<void> => { for (let i = 0; i < 10; i++) await new Promise((done) => { setImmediate(done); }); };
   return {
-    runner, ended, ends, turns, batches, calls,
+    runner, ended, ends, turns, batches, calls, state,
+    /** Timers that ring in more than a minute. */
+    far: () => [...timers.values()].filter((at) => at > clock.at + 60_000).length,
     /** One assignment with so many records of different people. */
     async assign(epoch: number, records: number, value = (offset: number): string => `v${offset}`): Promise<Assignment> {
       const assignment: Assignment = { topic, partition: 0, epoch, position: 0 };
@@ -185,4 +206,75 @@ test('a delivery that is too large for the batches of the better path goes by th
   await turns();
   expect(calls.map(({ operation, items }) => [operation, ...namesOf(items).map((name) => name.slice(0, 2))])).toEqual([['bulk', 'v0', 'v1', 'v2'], ['put', 'v3'], ['bulk', 'v4']]);
   expect(ends.map((end) => end.slice(0, 12)).toSorted()).toEqual([0, 1, 2, 3, 4].map((n) => `delivered v${n}`));
+});
+
+test('while the lease of consent covers no call nothing of the quota is taken and no connection is made for a use; what restricts goes, and they go at once when it does', async () => {
+  const { assign, pass, turns, state, calls } = world({ calls: true });
+  state.covered = false;
+  await assign(1, 20, (offset) => (offset === 19 ? 'r19' : `v${offset}`));
+  for (let i = 0; i < 20; i++) {
+    pass(100);
+    await turns();
+  }
+  expect([state.takes, state.tries, calls.map(({ operation }) => operation)]).toEqual([1, 1, ['restrict']]);
+  state.covered = true;
+  for (let i = 0; i < 3; i++) {
+    pass(50);
+    await turns();
+  }
+  expect([state.takes, calls.length]).toEqual([20, 20]);
+});
+
+test('what came while no secret could be had goes in the order of its account when one can: what restricts first', async () => {
+  const { runner, assign, state, turns, calls } = world({ calls: true });
+  state.secret = false;
+  await assign(1, 20, (offset) => (offset === 19 ? 'r19' : `v${offset}`));
+  state.secret = true;
+  runner.changed();
+  await turns();
+  expect([calls.length, calls[0]!.operation]).toEqual([20, 'restrict']);
+});
+
+test('of a partition that is gone no timer is left that keeps it in memory', async () => {
+  const { runner, assign, pass, turns, state, far } = world({ calls: true, retryAfterMs: 3_600_000, parked: [{ key: '#park/x/0/anna', subject: 'anna', fromOffset: 7, due: 5 * dayMs, reason: 'delay-until', attempts: 0, maybeSince: 0, since: 1000 }] });
+  state.away = true;
+  const assignment = await assign(1, 3);
+  pass(10);
+  await turns();
+  expect(far()).toBeGreaterThan(1);
+  await runner.handlers.revoked([assignment], 'rebalance');
+  expect(far()).toBe(0);
+});
+
+test('the quota is told of each share that is gained or lost, as it is from then on', async () => {
+  const { runner, assign, state } = world();
+  const assignment = await assign(1, 0);
+  await runner.handlers.revoked([assignment], 'rebalance');
+  expect(state.shares).toEqual([1, 0]);
+});
+
+test('an instance that has nothing of a destination knows nothing of its breaker; one for which nothing waits may be a second vendor again when it would let a probe through', async () => {
+  const { runner, assign, pass, turns, state } = world({ calls: true });
+  const open = async (epoch: number): Promise<Assignment> => {
+    state.away = true;
+    const assignment = await assign(epoch, 10);
+    for (let i = 0; i < 100 && runner.status().breaker === 'closed'; i++) {
+      pass(100);
+      await turns();
+    }
+    expect([runner.status().breaker, runner.asSecond('put')!.usable]).toEqual(['open', false]);
+    return assignment;
+  };
+  await runner.handlers.revoked([await open(1)], 'rebalance');
+  // It gets another one in a moment: the vendor has been away all the time.
+  const { openSince } = runner.health();
+  const next = await assign(2, 0);
+  expect([runner.status().breaker, runner.health().openSince, runner.asSecond('put')!.usable]).toEqual(['open', openSince, false]);
+  pass(60_000);
+  expect(runner.asSecond('put')!.usable).toBe(true);
+  await runner.handlers.revoked([next], 'rebalance');
+  await runner.handlers.assigned([]);
+  expect([runner.status().breaker, runner.health().openSince, runner.asSecond('put')!.usable]).toEqual(['closed', undefined, true]);
+  await runner.handlers.revoked([await open(3)], 'lost');
+  expect(runner.status().breaker).toBe('closed');
 });

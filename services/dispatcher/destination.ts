@@ -3,6 +3,7 @@ import { expire, prepare, type Preparation, type ToStart } from './attempt.ts';
 import { createAlarm } from './alarm.ts';
 import { joinBatch, type Batch, type Ready } from './batch.ts';
 import { waitMs, type BreakerState } from './breaker.ts';
+import { isCovered } from './call.ts';
 import { createEndPace } from './end-pace.ts';
 import type { Ending } from './ends.ts';
 import { createHeads } from './heads.ts';
@@ -47,11 +48,13 @@ export interface DestinationRunner {
 
 /** What restricts waits no longer for a use before it, ms. */
 const wayMs = 1000;
+/** Between two looks at a lease that does not cover a call, ms. */
+const leaseMs = 50;
 
 export function createDestinationRunner(ports: DestinationPorts): DestinationRunner {
   const partitions = new Map<number, PartitionRunner>();
   const timeLeft = ports.turns.share(pump);
-  const heads = createHeads(() => ports.destination());
+  const heads = createHeads(() => ports.configured());
   const paths = createPaths();
   const pace = createEndPace(ports.clock);
   let pumping = false;
@@ -189,6 +192,7 @@ export function createDestinationRunner(ports: DestinationPorts): DestinationRun
       leaving.stays(next, blocked);
       return true;
     }
+    if (blocked === 0 && !isCovered(ports, prepared)) return awaitLease(next, empty);
     const batch = blocked > 0 || prepared.kind === 'read-back' ? undefined : beginBatch(next, task, destination, prepared.operation);
     if (batch === 'out') return true;
     const wait = blocked > 0 ? blocked : ports.quota.take(bucket, limit, next.class, now);
@@ -204,6 +208,18 @@ export function createDestinationRunner(ports: DestinationPorts): DestinationRun
       if (blocked === 0 && held() > 0) room.closed(line, wait);
     }
     return blocked === 0;
+  }
+
+  /** The head stays in line; one look in a moment is for all that wait for a lease. */
+  function awaitLease(next: Ordered<Ready>, empty: Set<string>): true {
+    const { lane, runner } = next.item;
+    if (makesWay(lane, leaseMs)) park(lane, runner, leaseMs);
+    else {
+      heads.putBack(next);
+      empty.add(next.bucket);
+      alarm.in(leaseMs);
+    }
+    return true;
   }
 
   /** The head as the first of a batch; undefined where its operation has none, `out` when it cannot be built. */
@@ -288,6 +304,7 @@ export function createDestinationRunner(ports: DestinationPorts): DestinationRun
   }
 
   function later(lane: Lane, runner: PartitionRunner, ms: number, over?: () => void): void {
+    if (lane.dead) return over?.();
     if (over === undefined && makesWay(lane, ms)) return park(lane, runner, ms);
     const timer = ports.clock.setTimer(() => {
       over?.();
@@ -325,6 +342,8 @@ export function createDestinationRunner(ports: DestinationPorts): DestinationRun
     async assigned(parts: readonly Assignment[]) {
       const opened = parts.map((part) => createPartitionRunner(ports, part, pace, { ready: inLine, restrict: hurry, end: count, together }));
       for (const runner of opened) partitions.set(runner.partition, runner);
+      if (partitions.size === 0) standing.forget();
+      ports.quota.shareChanged(ports.clock.monotonic());
       // Not waited for: a ledger may be longer to read than a handler may take. Nothing is called before it is read.
       for (const runner of opened) runner.open();
     },
@@ -336,8 +355,16 @@ export function createDestinationRunner(ports: DestinationPorts): DestinationRun
       // A destination that is off looks at nothing, and would keep what each rebalance leaves behind.
       heads.drop();
       leaving.drop(gone);
+      for (const [lane, { timer }] of delayed) {
+        if (!lane.dead) continue;
+        delayed.delete(lane);
+        ports.clock.clearTimer(timer);
+      }
       await closing;
       for (const runner of going) if (partitions.get(runner.partition) === runner) partitions.delete(runner.partition);
+      // After a rebalance it may have them again in a moment.
+      if (partitions.size === 0 && reason !== 'rebalance') standing.forget();
+      ports.quota.shareChanged(ports.clock.monotonic());
     },
     batch(batch: RecordBatch) {
       partitions.get(batch.partition)!.accept(batch);
@@ -360,7 +387,9 @@ export function createDestinationRunner(ports: DestinationPorts): DestinationRun
     asSecond(operation) {
       const destination = ports.destination();
       if (destination === undefined || !Object.hasOwn(destination.operations, operation)) return undefined;
-      return { usable: destination.enabled && standing.breaker().state === 'closed', cost: () => costOf(ports, paths, destination, operation) };
+      // Where nothing waits nobody would ever find out that it is back.
+      const isProbe = heads.size() + delayed.size + leaving.size() === 0;
+      return { usable: destination.enabled && (standing.breaker().state === 'closed' || (isProbe && waitMs(standing.breaker(), ports.clock.monotonic()) === 0)), cost: () => costOf(ports, paths, destination, operation) };
     },
     oldestAsked: () => Math.min(...[...partitions.values()].map((runner) => runner.oldestAsked())),
     held,

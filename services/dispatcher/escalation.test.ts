@@ -8,7 +8,7 @@ import { Registry } from 'prom-client';
 import { SMTPServer } from 'smtp-server';
 import { afterEach, expect, test, vi } from 'vitest';
 import { createChannels } from './escalation-channels.ts';
-import { createEscalations, decide, escalatedOthers, type EscalationPorts, type Notice, type Observed } from './escalation.ts';
+import { createEscalations, decide, escalatedOthers, speakerFor, type EscalationPorts, type Notice, type Observed } from './escalation.ts';
 
 const logger = { info: () => undefined, warn: () => undefined, error: () => undefined } as never;
 const seen = (over: Partial<Observed>): Observed => ({ destination: 'crm', openSince: undefined, openCode: 'vendor-unavailable', aliveAt: 0, credential: undefined, ...over });
@@ -62,6 +62,11 @@ function world(channels: EscalationPorts['channels'], config: Partial<Escalation
   const escalations = createEscalations({ clock, logger, registry, config: () => ({ afterMs: minute, ...config }), told: () => saved, save: async (e) => { saved.set(`${e.destination}/${e.kind}`, e); }, channels });
   return { saved, waits, registry, escalations, look: (ms: number, over: Partial<Observed>) => { now = ms; escalations.look([seen(over)]); return escalations.drained(); } };
 }
+
+test('a destination that lacks a topic, and so has no owner, keeps nobody from being told of rules and sources', () => {
+  expect(['crm', 'ads', 'mail'].map((runs) => speakerFor(['mail', 'crm', 'ads'], (name) => name >= runs))).toEqual(['crm', 'ads', 'mail']);
+  expect(speakerFor(['ads'], () => false)).toBeUndefined();
+});
 
 test('a new owner whose last answer is from before the trouble, by a clock that is ahead, does not tell that it is over; its next answer does', async () => {
   const told: Notice[] = [];

@@ -15,10 +15,13 @@ export interface Observed {
   readonly credential: Incident | undefined;
 }
 
-/** What escalating rules and changes of consent that bind nobody raised, as something to look at; for the one instance that owns the first of all destinations. */
+/** What escalating rules and changes of consent that bind nobody raised, as something to look at; for one instance alone. */
 export function escalatedOthers(incidents: Iterable<Incident>): Observed[] {
   return [...incidents].filter((i) => incidentAbout(i.destination).kind !== 'destination').map((credential) => ({ destination: credential.destination, openSince: undefined, openCode: '', aliveAt: 0, credential }));
 }
+
+/** The destination whose owner tells of those others: the first of those that run, for one whose topics are missing has no owner. */
+export const speakerFor = (destinations: Iterable<string>, runs: (destination: string) => boolean): string | undefined => [...destinations].sort().find(runs);
 
 /** What people are told: that something began or that it is over. */
 export interface Notice extends Escalation {

@@ -20,7 +20,7 @@ export interface HandOver {
 
 /** What another destination of this process says of itself. */
 export interface SecondState {
-  /** Its breaker is closed and nobody switched it off. */
+  /** Nobody switched it off, and its breaker is closed, or lets a probe through for which it has nothing. */
   readonly usable: boolean;
   /** ms in which a delivery by this operation is expected to be through, as in paths.ts. */
   cost(): number;

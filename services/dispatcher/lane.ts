@@ -40,6 +40,10 @@ export interface Parked {
   since: number;
   /** When the marker was written last, ms. */
   markedAt: number;
+  /** When this owner took it over, or parked it, ms: calls of earlier owners were over by then. */
+  readonly takenAt: number;
+  /** Its marker says that nothing of it has been called but what it tells of: before a call it is replaced by another one. */
+  spared: boolean;
   /** Nobody has it in hand: it goes on when what is being appended is. */
   resting: boolean;
   /** Among which of those in hand it counts; undefined = it is not. */
@@ -86,7 +90,7 @@ const fresh = (): HeadState => ({ due: 0, reason: '', attempts: 0, readBacks: 0,
 const createLine = (): Line => ({ offsets: [], ...fresh() });
 
 export function createParked(key: string, now: number): Parked {
-  return { key, uses: createLine(), restricts: createLine(), pending: 0, held: undefined, since: now, markedAt: now, resting: false, slot: undefined };
+  return { key, uses: createLine(), restricts: createLine(), pending: 0, held: undefined, since: now, markedAt: now, takenAt: now, spared: false, resting: false, slot: undefined };
 }
 
 /** The line that a delivery waits in. */
@@ -107,10 +111,10 @@ export function firstLine({ restricts, uses }: Parked): Line {
 const settledMs = 60_000;
 
 /** When the head of the line may be tried, ms. One that goes ahead of a use that may have taken effect first gives the last call of that the time it would have had, but not what the vendor asked for beyond that. */
-export function dueOf({ restricts, uses }: Parked, line: Line): number {
+export function dueOf({ restricts, uses, takenAt }: Parked, line: Line): number {
   if (line !== restricts || uses.offsets.length === 0 || uses.maybeSince === 0) return line.due;
   const { due, last } = uses;
-  return Math.max(restricts.due, last === undefined ? due : Math.min(due, last.at + last.durationMs + settledMs));
+  return Math.max(restricts.due, Math.min(due, (last === undefined ? takenAt : last.at + last.durationMs) + settledMs));
 }
 
 /** The head is done with: nothing is known of the next one. */

@@ -104,6 +104,7 @@ export function createLeaving({ destination: ports, ready, breaker, cost, wakeIn
       lookAgainAt = Math.min(lookAgainAt, ports.clock.monotonic() + lookEveryMs);
       wake(Number.POSITIVE_INFINITY);
     },
+    size: () => staying.length,
     /** Lets go of those whose partition is another one's. */
     drop(gone: (entry: Ready) => boolean): void {
       staying = staying.filter(({ item }) => !gone(item));

@@ -205,6 +205,13 @@ test.each([['a destination of which nothing was committed, though its first deli
   expect([first.called.map(({ maybeSince }) => maybeSince), first.told, w.queue.length]).toEqual([Array<number>(15).fill(0), [], 20]);
 });
 
+test('a destination of which only its begin was committed, at the first assignment, lost no ledger', async () => {
+  const w = world(0, 20, { owners: false });
+  const first = w.owner();
+  await first.read(20);
+  expect([first.called.map(({ maybeSince }) => maybeSince), first.told, w.queue.length]).toEqual([Array<number>(20).fill(0), [], 20]);
+});
+
 test('a healthy ledger of which compaction left the marks alone is not lost', async () => {
   const w = world(5, 20, { committed: false, owners: false });
   const first = w.owner();

@@ -37,14 +37,17 @@ const clockEvery = 8;
 /** Markers that are taken over in one append. */
 const pageMarks = 500;
 
+/** Nothing of the subject was called but what the marker tells of, however long it is due: its owner left in order, or has not begun. */
+const isSpared = ({ restrictCalledSince = -1 }: Pick<ParkMark, 'restrictCalledSince'>): boolean => restrictCalledSince >= 0;
+
 /**
  * The markers of one subject as one: everything from the least offset on may be unfinished, the head is that of the furthest
- * (`head`: its offset), and of several of one head the one by which it may have been called. Joined in any order and any
- * groups they give the same.
+ * (`head`: its offset), and of several of one head the one by which the most may have been called: one that spares what was
+ * called since may be one of before that was written late. Joined in any order and any groups they give the same.
  */
 export function joinMarks(marks: readonly (ParkMark & { readonly head?: number })[]): FoundMark {
   const all = marks.map((m): FoundMark => ({ ...m, head: m.head ?? m.fromOffset }));
-  const rank = ({ head, reason, due }: FoundMark): readonly number[] => [head, isQuotaWait(reason) ? 0 : 1, due];
+  const rank = (m: FoundMark): readonly number[] => [m.head, isSpared(m) ? 0 : isQuotaWait(m.reason) ? 1 : 2, m.restrictCalledSince ?? -1, m.due];
   const ahead = all.reduce((a, b) => (compare(rank(b), rank(a)) > 0 ? b : a));
   const maybe = all.filter((m) => m.head === ahead.head && m.maybeSince > 0).map((m) => m.maybeSince);
   return { ...ahead, fromOffset: Math.min(...all.map((m) => m.fromOffset)), maybeSince: maybe.length > 0 ? Math.min(...maybe) : 0, since: Math.min(...all.map((m) => m.since)) };
@@ -93,8 +96,14 @@ async function takeMarks({ ports, partition, sleepers, keyFor, isOwn, write, ent
       const mark = joinMarks(known?.found === undefined ? list : [known.found, ...list]);
       const { key: _key, head: _head, ...value } = mark;
       const parked: Parked = known?.parked ?? createParked(keyFor(subject), now);
+      // As before a call (parking.ts): what was written under a key is not written over by what says more.
+      if (known !== undefined) {
+        marks.push([parked.key, null]);
+        parked.key = keyFor(subject);
+      }
       parked.since = mark.since;
-      Object.assign(parked.uses, { due: mark.due, reason: mark.reason, attempts: mark.attempts, maybeSince: mark.maybeSince > 0 ? mark.maybeSince : mark.due <= now && !isQuotaWait(mark.reason) ? mark.due : 0 });
+      parked.spared = isSpared(mark);
+      Object.assign(parked.uses, { due: mark.due, reason: mark.reason, attempts: mark.attempts, maybeSince: mark.maybeSince > 0 ? mark.maybeSince : mark.due <= now && !parked.spared && !isQuotaWait(mark.reason) ? mark.due : 0 });
       sleepers.put(subject, { parked, fence: 0, found: mark });
       if (known === undefined) enter();
       marks.push([parked.key, value]);
@@ -146,7 +155,7 @@ function addRecord(parked: Parked, mark: FoundMark, task: Task): void {
     if (task.parkedOffset === mark.head) {
       Object.assign(line, { ...parked.uses, offsets: line.offsets });
       forgetHead(parked.uses);
-    } else line.maybeSince = task.record.timestamp;
+    } else line.maybeSince = isSpared(mark) ? mark.restrictCalledSince! : task.record.timestamp;
   }
   line.offsets.push(task.parkedOffset);
 }

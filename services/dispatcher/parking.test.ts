@@ -98,6 +98,11 @@ test('markers of several owners: everything from the least offset may be unfinis
   const mark = (over: Partial<ParkMark>): ParkMark => ({ ...value, key: '', ...over });
   expect(joinMarks([mark({ fromOffset: 7, attempts: 3, maybeSince: 50 }), mark({ fromOffset: 9, attempts: 1, due: 20 })])).toMatchObject({ fromOffset: 7, attempts: 1, due: 20, maybeSince: 0 });
   expect(joinMarks([mark({ maybeSince: 50 }), mark({ maybeSince: 0 })]).maybeSince).toBe(50);
+  // What one tells that left in order counts less than what was told without that, of the same head, and less than that more was called.
+  const left = [mark({ restrictCalledSince: 0, due: 30 }), mark({ restrictCalledSince: 9, due: 20 })];
+  for (const marks of [left, left.toReversed()]) expect(joinMarks(marks).restrictCalledSince).toBe(9);
+  for (const marks of [[...left, mark({ due: 10 })], [mark({ due: 10 }), joinMarks(left)]]) expect([joinMarks(marks).restrictCalledSince ?? -1, joinMarks(marks).due]).toEqual([-1, 10]);
+  expect(joinMarks([mark({ fromOffset: 9, restrictCalledSince: 0 }), mark({ fromOffset: 7 })]).restrictCalledSince).toBe(0);
 });
 
 // Simulation seed 887: five parked deliveries ended, their marker was gone, and the process died before the ends were written.

@@ -66,7 +66,7 @@ export interface Parking {
   count(): number;
   /** When the oldest parked record was parked, ms; undefined = none. */
   oldest(): number | undefined;
-  /** What these lanes, and those that sleep, have parked and surely had no effect, for the next owner, where nothing is open any more: due in a moment, for what is due already is taken for called. Some at a time, `left` with the first. */
+  /** Markers for the next owner of what these lanes, and those that sleep, have parked, where nothing is open any more (departure.ts). Some at a time, `left` with the first. */
   forNext(lanes: Iterable<Lane>, left?: readonly KeyedPut[]): Iterable<readonly KeyedPut[]>;
   /** Write markers again that are older than half a dedupe window: a take-over looks for them in one window. What its topic is about to lose is in hand from then on, due or not. */
   renew(): void;
@@ -110,16 +110,17 @@ export function createParking(context: Context): Parking {
     parked.markedAt = now;
     // A head that may be called at once is due now: a new owner takes it for called.
     const { offsets, due, reason, attempts, maybeSince } = firstLine(parked);
-    return [parked.key, { subject: lane.subject, fromOffset: offsets[0]!, due: due === 0 ? now : due, reason, attempts, maybeSince, since: parked.since }];
+    return [parked.key, { subject: lane.subject, fromOffset: offsets[0]!, due: due === 0 ? now : due, reason, attempts, maybeSince, since: parked.since, restrictCalledSince: parked.spared ? parked.restricts.maybeSince : -1 }];
   }
 
   const mark = (lane: Lane): Promise<void> => write([markOf(lane)]);
 
-  /** The head waits for no quota any more and may be called. Under another key: what the marker said before must not come back over it by a request that is written late. */
+  /** The head may be called from now on, of which the marker says that nobody has. Under another key: what it said before must not come back over it by a request that is written late. */
   function markDue(lane: Lane, parked: Parked, line: Line): Promise<void> {
     const before = parked.key;
     parked.key = keyFor(lane.subject);
-    line.reason = 'due';
+    parked.spared = false;
+    if (isQuotaWait(line.reason)) line.reason = 'due';
     line.due = Math.min(line.due, ports.clock.now());
     return write([markOf(lane), [before, null]]);
   }
@@ -202,7 +203,7 @@ export function createParking(context: Context): Parking {
       if (Math.min(dueOf(parked, line), expiresAt(parked, line)) > ports.clock.now()) return next(lane);
     }
     if (line === parked.restricts && !(await goAhead({ ...context, load: (offset) => load(parked, offset), mark: () => mark(lane), gone: () => closed || lane.dead }, parked, task))) return;
-    if (isQuotaWait(line.reason)) await markDue(lane, parked, line);
+    if (parked.spared || isQuotaWait(line.reason)) await markDue(lane, parked, line);
     // What was known when it was read may have been forgotten meanwhile.
     await context.reach([task]);
     if (closed || lane.dead) return;
@@ -351,6 +352,7 @@ export function createParking(context: Context): Parking {
     close() {
       leaveAll();
       closed = true;
+      alarm.stop();
     },
   };
 }

@@ -287,6 +287,8 @@ export function createPartitionRunner(ports: DestinationPorts, assignment: Assig
       await writer.drained();
       await leave().catch(fail);
       await commits.drained();
+      lanes.clear();
+      inbox.length = 0;
     },
     closed: () => closed,
     fail,

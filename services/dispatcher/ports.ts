@@ -60,7 +60,7 @@ export interface DestinationPorts {
   /** The right to start `use` calls, told to those who wait for a withdrawal to be applied. */
   readonly lease: Pick<ConsentLease, 'covers' | 'began'>;
   /** Keys of sealed payloads and marks of erasure; undefined = nothing is sealed. */
-  readonly keys: Pick<KeyRing, 'open' | 'has' | 'erasedUntil'> | undefined;
+  readonly keys: Pick<KeyRing, 'open' | 'has' | 'erasedUntil' | 'find'> | undefined;
   readonly workspaceKey: Buffer;
   readonly ledger: LedgerStore;
   readonly clock: Clock;

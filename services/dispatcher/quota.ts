@@ -15,6 +15,8 @@ export interface DestinationQuota {
   state(operation: string, limit: OperationManifest['limit'], now: number): QuotaState;
   /** Partitions are gone and others may have used their part. */
   lost(now: number): void;
+  /** Partitions came or went. */
+  shareChanged(now: number): void;
 }
 
 export interface Quotas {
@@ -139,6 +141,7 @@ export function createQuotas(ports: Ports): Quotas {
       finished: (bucket, end, now) => (openOf(destination).get(bucket)?.shift() ?? accountOf(destination)).finished(bucket, end, now),
       state: (operation, limit, now) => accountOf(destination).state(bucketOf(operation, limit), limit, now),
       lost: (now) => accountOf(destination).lost(now),
+      shareChanged: (now) => accountOf(destination).shareChanged(now),
     }),
   };
 }

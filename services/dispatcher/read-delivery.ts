@@ -1,9 +1,10 @@
 import { WeirError } from '@weir/errors';
 import { patiently } from '@weir/pipeline';
+import { isSealed, sealedBy, type KeyRing } from '@weir/seal';
 import type { DestinationPorts } from './ports.ts';
 import type { DeliveryValue } from './types.ts';
 
-type Ports = Pick<DestinationPorts, 'name' | 'serde' | 'clock' | 'logger'>;
+type Ports = Pick<DestinationPorts, 'name' | 'serde' | 'clock' | 'logger' | 'keys'>;
 
 function decode({ serde }: Ports, value: Buffer): DeliveryValue {
   const decoded = serde.decode(value);
@@ -30,9 +31,24 @@ function lookUp(ports: Ports, value: Buffer, gone: () => boolean): Promise<Deliv
     if (!serde.known(value)) await serde.prepare(value);
     const delivery = decode(ports, value);
     if (!serde.known(delivery.payload)) await serde.prepare(delivery.payload);
+    await findKey(ports, delivery, gone);
     return delivery;
   }, (error) => {
     if (!told) ports.logger.warn({ err: error, destination: ports.name }, 'a delivery waits for what is needed to read it');
     told = true;
   });
+}
+
+/** Whether an erasure is why the payload's key is gone. The record of an erasure is under a key that ends with it. */
+export function isErased(keys: Pick<KeyRing, 'erasedUntil'>, { recordType, ids, acceptedAt }: DeliveryValue): boolean {
+  return recordType === 'weir.canonical.Erasure' || keys.erasedUntil(ids) >= acceptedAt;
+}
+
+/** Where nothing says why the key is missing, it may only not have been read yet. */
+async function findKey({ keys, serde }: Ports, delivery: DeliveryValue, gone: () => boolean): Promise<void> {
+  const { payload } = delivery;
+  if (keys === undefined || !isSealed(payload) || keys.has(sealedBy(payload)) || isErased(keys, delivery)) return;
+  await keys.find([sealedBy(payload)], gone);
+  if (gone()) throw new WeirError('log-assignment-stale', 'the partition is another one\'s');
+  if (keys.has(sealedBy(payload)) && !serde.known(payload)) await serde.prepare(payload);
 }

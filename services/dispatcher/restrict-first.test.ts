@@ -68,7 +68,7 @@ function world(answer: Answer = () => ok, over: { intent?: object; retentionMs?:
     consumer: () => ({ holds: () => true, assignments: () => [], pause: () => { paused = true; }, resume, commit: () => Promise.resolve(), leaseUntil: () => 1e15 }),
     parkedTable: createDisk().open({ path: 'parked' }), turns: { next: () => Promise.resolve(), over: () => false, share: () => () => true }, takeover: { load: () => Promise.resolve(), reach: () => undefined, catchUp: () => Promise.resolve() }, lease: { covers: () => true, began: () => () => undefined },
     quota: {
-      lost: () => undefined, state: () => ({ closedMs: 0, available: 1, perSecond: 100 }), take: (bucket: string, _limit: unknown, _class: string, now: number) => Math.max(0, (closedUntil.get(bucket) ?? 0) - now),
+      lost: () => undefined, shareChanged: () => undefined, state: () => ({ closedMs: 0, available: 1, perSecond: 100 }), take: (bucket: string, _limit: unknown, _class: string, now: number) => Math.max(0, (closedUntil.get(bucket) ?? 0) - now),
       finished: (bucket: string, end: { throttled: boolean; retryAfterMs?: number }, now: number) => { if (end.throttled) closedUntil.set(bucket, now + end.retryAfterMs!); },
     },
     consent: { atLeast: () => true, allows: () => ({ ok: true }) },
@@ -91,9 +91,9 @@ function world(answer: Answer = () => ok, over: { intent?: object; retentionMs?:
       await runner.handlers.assigned([{ topic: topics.dispatch('one'), partition: 0, epoch: 1, position: 0 }]);
       await quiet();
     },
-    async arrive(kind: 'use' | 'restrict', subject = 'anna', operation: string = kind): Promise<number> {
+    async arrive(kind: 'use' | 'restrict', subject = 'anna', operation: string = kind, notBefore: number | null = null): Promise<number> {
       const offset = next++;
-      const value = Buffer.from(JSON.stringify({ eventId: String(offset), outputId: `o${offset}`, destination: 'one', operation, kind, recordType: 'r', intent: '0', itemHash: 'h', acceptedAt: clock.at, source: '', purpose: 'p', notBefore: null, consentOffsets: [], identityOffsets: [], ids: [], n: offset, payload: Buffer.from(JSON.stringify({ n: offset })) }));
+      const value = Buffer.from(JSON.stringify({ eventId: String(offset), outputId: `o${offset}`, destination: 'one', operation, kind, recordType: 'r', intent: '0', itemHash: 'h', acceptedAt: clock.at, source: '', purpose: 'p', notBefore, consentOffsets: [], identityOffsets: [], ids: [], n: offset, payload: Buffer.from(JSON.stringify({ n: offset })) }));
       unread.push({ topic: topics.dispatch('one'), partition: 0, epoch: 1, records: [{ offset, timestamp: clock.at, key: Buffer.from(subject), value, headers: [] }], nextOffset: offset + 1, highWatermark: offset + 1 } as unknown as RecordBatch);
       read();
       await quiet();
@@ -238,6 +238,19 @@ test('behind a use that may have taken effect and is tried again in an hour, as 
   expect(w.order()).toEqual([0, 1]);
   await w.pass(hourMs);
   expect([w.order(), [...w.ended.values()]]).toEqual([[0, 1, 0], ['delivered', 'delivered']]);
+});
+
+test('behind a use that is to wait until morning, and that an earlier owner may have called, a withdrawal waits for a minute', async () => {
+  const w = world(undefined, { intent: { fromOffset: 0, toOffset: 1, at: 999_000 } });
+  await w.open();
+  await w.arrive('use', 'anna', 'use', w.clock.at + 14 * hourMs);
+  await w.arrive('restrict');
+  await w.pass(59_000);
+  expect(w.order()).toEqual([]);
+  await w.pass(2000);
+  expect(w.order()).toEqual([1]);
+  await w.pass(14 * hourMs);
+  expect(w.order()).toEqual([1, 0]);
 });
 
 test('a withdrawal that is behind a window full of uses whose quota is closed for an hour goes within a minute; each of them goes once when it opens, in the order of its subject', async () => {

@@ -35,8 +35,8 @@ export interface Sleepers {
   firstDue(waits: Waits): number;
   /** Buckets that some have waited for. */
   quotas(): Iterable<QuotaWait>;
-  /** Subjects with something due before `until`, ms; not those that wait for a quota, whose markers say what is to be known. */
-  dueBefore(until: number): Iterable<string>;
+  /** Subjects with something that restricts, and those with a use due before `until`, ms; not those that wait for a quota, whose markers say what is to be known. */
+  withRestrictsOrDue(until: number): Iterable<string>;
   /** Up to `limit` subjects whose marker was written at or before `time`, ms. */
   marked(time: number, limit: number): string[];
   /** Up to `limit` subjects whose next record is their oldest, parked at or before `time`, ms. */
@@ -67,12 +67,12 @@ const packLine = ({ offsets, due, reason, attempts, readBacks, notApplied, maybe
 const openLine = ([offsets, due, reason, attempts, readBacks, notApplied, maybeSince, batchLimit, last, trouble]: Packed): Line => ({ offsets: [...offsets], due, reason, attempts, readBacks, notApplied, last: last ?? undefined, trouble: trouble ?? undefined, batchLimit, maybeSince });
 
 function pack({ parked, fence, found }: Sleeper): Buffer {
-  return Buffer.from(JSON.stringify([parked.key, packLine(parked.uses), packLine(parked.restricts), parked.since, parked.markedAt, fence, found]));
+  return Buffer.from(JSON.stringify([parked.key, packLine(parked.uses), packLine(parked.restricts), parked.since, parked.markedAt, parked.takenAt, parked.spared, fence, found]));
 }
 
 function open(value: Buffer): Sleeper {
-  const [key, uses, restricts, since, markedAt, fence, found] = JSON.parse(value.toString()) as [string, Packed, Packed, number, number, number, FoundMark | null | undefined];
-  return { parked: { key, uses: openLine(uses), restricts: openLine(restricts), since, markedAt, pending: 0, held: undefined, resting: false, slot: undefined }, fence, found: found ?? undefined };
+  const [key, uses, restricts, since, markedAt, takenAt, spared, fence, found] = JSON.parse(value.toString()) as [string, Packed, Packed, number, number, number, boolean, number, FoundMark | null | undefined];
+  return { parked: { key, uses: openLine(uses), restricts: openLine(restricts), since, markedAt, takenAt, spared, pending: 0, held: undefined, resting: false, slot: undefined }, fence, found: found ?? undefined };
 }
 
 /** @param table of one destination; each partition has its own part of it */
@@ -172,8 +172,9 @@ export function createSleepers(table: Table, partition: number): Sleepers {
     due: (waits, now, limit) => (size === 0 ? [] : some(upTo(prefixOf(waits), now), limit)),
     firstDue: (waits) => (size === 0 ? Number.POSITIVE_INFINITY : first(prefixOf(waits))),
     quotas: () => quotas,
-    *dueBefore(until) {
-      for (const waits of ['restrict', 'use'] as const) yield* upTo(prefixOf(waits), until);
+    *withRestrictsOrDue(until) {
+      yield* upTo(prefixOf('restrict'), maxTime);
+      yield* upTo(prefixOf('use'), until);
     },
     marked: (time, limit) => (size === 0 ? [] : some(upTo('m/', time), limit)),
     parkedBefore: (time, limit) => (size === 0 ? [] : some(upTo('o/', time), limit)),

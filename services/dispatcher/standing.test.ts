@@ -8,10 +8,11 @@ import type { Task } from './types.ts';
 function world() {
   const clock = { at: 1000, now: () => clock.at, monotonic: () => clock.at };
   const credential: string[] = [];
-  const standing = createStanding({ name: 'crm', clock, logger: { warn: () => undefined, info: () => undefined }, metrics: { breaker: { set: () => undefined } }, credential: { accepted: () => credential.push('accepted'), rejected: () => credential.push('rejected') } } as unknown as DestinationPorts, () => undefined);
+  const gauge: number[] = [];
+  const standing = createStanding({ name: 'crm', clock, logger: { warn: () => undefined, info: () => undefined }, metrics: { breaker: { set: (_of: object, value: number) => { gauge.push(value); } } }, credential: { accepted: () => credential.push('accepted'), rejected: () => credential.push('rejected') } } as unknown as DestinationPorts, () => undefined);
   const destination = { config: {} } as never;
   const judge = (since: number, verdict: Verdict, status = 503, task = { key: 'k', last: { at: 0, durationMs: 1, status } } as unknown as Task): void => standing.judge([{ kind: 'verdict', verdict }], [task], destination, since);
-  return { clock, credential, standing, judge, state: () => standing.breaker().state };
+  return { clock, credential, gauge, standing, judge, state: () => standing.breaker().state };
 }
 const ok: Verdict = { kind: 'ok', effect: 'done' };
 const down: Verdict = { kind: 'retry', effect: 'none', code: 'vendor-unavailable' };
@@ -73,4 +74,14 @@ test('a vendor that says when it is there again is asked no earlier, whether the
   expect(waitMs(standing.breaker(), clock.at)).toBe(4 * minutes);
   expect([opened(asks(100)), opened(asks(86_400_001)), opened(asks(Number.NaN)), opened(asks(-1)), opened(asks(10 * minutes), 423)].map((o) => o.wait)).toEqual([500, 500, 500, 500, 500]);
   expect(opened(asks(40_000_000)).wait).toBe(5 * minutes);
+});
+
+test('what is forgotten is closed, for the gauge, too, and an answer to a call from before says nothing of it', () => {
+  const { standing, judge, state, gauge } = world();
+  const early = Array.from({ length: 10 }, () => standing.began());
+  for (const since of early.slice(0, 5)) judge(since, down);
+  standing.forget();
+  expect([state(), standing.health().openSince, gauge]).toEqual(['closed', undefined, [1, 0]]);
+  for (const since of early.slice(5)) judge(since, down);
+  expect(state()).toBe('closed');
 });

@@ -75,6 +75,15 @@ export function createStanding(ports: Pick<DestinationPorts, 'name' | 'clock' | 
     credentialChanged(): void {
       if (breaker.state === 'open' && breaker.reason === 'credential-rejected') set({ ...breaker, until: ports.clock.monotonic() });
     },
+    /** No delivery of it is this instance's any more: how it is, others find out, and so does this one when it has some again. */
+    forget(): void {
+      if (breaker.state === 'closed') return;
+      changes++;
+      breaker = closed;
+      openSince = undefined;
+      ports.metrics.breaker.set({ destination: ports.name }, 0);
+      changed();
+    },
     /** For people: since when the breaker has not been closed, why, and when a call was answered last (ms; 0 = never). */
     health: () => ({ openSince, openCode: breaker.reason, aliveAt }),
   };

@@ -82,7 +82,8 @@ export function createTenure({ ports, assignment, pace, closed, unlessGivenUp, a
   async function calledBeforeLoss(): Promise<number | undefined> {
     if (!isNone(ports.ledger.owner(partition))) return 0;
     const [begin, commits] = await Promise.all([ports.admin.beginningOffsets(ledgerTopic), ports.admin.committed(ports.group, topic)]);
-    if ((begin.get(partition) ?? 0) > 0 || !commits.has(partition)) return 0;
+    // A commit of 0 is that of the first assignment.
+    if ((begin.get(partition) ?? 0) > 0 || (commits.get(partition) ?? 0) === 0) return 0;
     return (await unlessGivenUp(ports.appender.append(topic, [{ partition, key: null, value: null }])))?.[0];
   }
 

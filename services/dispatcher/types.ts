@@ -75,6 +75,8 @@ export interface ParkValue {
   readonly attempts: number;
   readonly maybeSince: number;
   readonly since: number;
+  /** Of a subject of which nothing else has been called: since when its first restrict may have been, ms; 0 = it surely was not. -1, or absent in markers of the version before = not known. */
+  readonly restrictCalledSince?: number;
 }
 
 /** One delivery on its way. Mutable: attempts and maybeSince grow with the calls. */

@@ -51,10 +51,12 @@ export interface AccountQuota {
   wait(want: Want, now: number): number;
   /** As wait; 0 = the call is counted, and `finished` must follow. */
   take(want: Want, now: number): number;
-  /** How the call ended. `retryAfterMs`: what the vendor asked for; `headers`: of its answer. */
-  finished(bucket: string, end: { readonly throttled: boolean; readonly answered: boolean; readonly retryAfterMs?: number; readonly headers?: Readonly<Record<string, string | undefined>> }, now: number): void;
+  /** How the call ended. `retryAfterMs`: what the vendor asked for; `headers`: of its answer; `sent` false: it was kept back, and what was counted for it is given back. */
+  finished(bucket: string, end: { readonly sent?: boolean; readonly throttled: boolean; readonly answered: boolean; readonly retryAfterMs?: number; readonly headers?: Readonly<Record<string, string | undefined>> }, now: number): void;
   /** Partitions were lost to others while this instance did not look: what came meanwhile is not its own. */
   lost(now: number): void;
+  /** The share has changed: what came until now is of the smaller one. */
+  shareChanged(now: number): void;
   /** Of one bucket, for a choice among equivalent paths. */
   state(bucket: string, limit: Limit | undefined, now: number): QuotaState;
   /** ms for which the vendor asked to be left alone, or says that nothing is left, by this bucket or over the account; 0 = it did not. */
@@ -219,6 +221,12 @@ export function createAccountQuota(options: QuotaOptions): AccountQuota {
     for (const bucket of gate.buckets) bucket.take();
   }
 
+  function uncount(gate: Gate): void {
+    if (gate.counts[1] > 0) gate.counts[1]--;
+    if (gate.told !== undefined) gate.told.left++;
+    for (const bucket of gate.buckets) bucket.giveBack();
+  }
+
   /** The vendor refused: nothing starts until it asked to be tried again, and then slower than before. */
   function close(gate: Gate, retryAfterMs: number | undefined, now: number): void {
     const round = now >= gate.closedUntil;
@@ -297,6 +305,7 @@ export function createAccountQuota(options: QuotaOptions): AccountQuota {
       if (gate === undefined) return;
       gate.inFlight = Math.max(0, gate.inFlight - 1);
       account.inFlight = Math.max(0, account.inFlight - 1);
+      if (end.sent === false) for (const one of [gate, account]) uncount(one);
       if (end.headers !== undefined) hear(gate, end.headers, now);
       if (end.throttled) {
         close(gate, end.retryAfterMs, now);
@@ -310,6 +319,11 @@ export function createAccountQuota(options: QuotaOptions): AccountQuota {
     },
     lost(now) {
       for (const gate of [...gates.values(), account]) for (const bucket of gate.buckets) bucket.wait(now, 0);
+    },
+    shareChanged(now) {
+      const share = options.share();
+      for (const gate of gates.values()) for (const bucket of gate.buckets) bucket.wait(now, part(share.operation) * gate.factor);
+      for (const bucket of account.buckets) bucket.wait(now, part(share.account) * account.factor);
     },
     closedMs(bucket, now) {
       const gate = gates.get(bucket);

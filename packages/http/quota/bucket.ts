@@ -10,6 +10,8 @@ export interface Bucket {
   /** ms until a token is there; 0 = now; Infinity without a share. */
   wait(now: number, share: number): number;
   take(): void;
+  /** What was taken for a call that was not sent. */
+  giveBack(): void;
   /** The vendor refused: nothing is left. */
   empty(): void;
   /** Tokens now. */
@@ -38,6 +40,9 @@ export function createBucket(plan: BucketPlan, first = 1): Bucket {
     },
     take() {
       tokens -= 1;
+    },
+    giveBack() {
+      tokens += 1;
     },
     empty() {
       tokens = Math.min(tokens, 0);

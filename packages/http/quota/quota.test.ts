@@ -79,6 +79,37 @@ test('a share that is gained is not paid for the time before: what its owner of 
   expect(first + drain(two, limit, 60_000)).toBeLessThanOrEqual(120);
 });
 
+test('a share that was lost in between and is gained back is not paid for the time without it', () => {
+  const limit = { steady: { count: 1200, perMs: 60_000 } };
+  let held = 5;
+  const part = { slots: 6, held: () => held };
+  const quota = quotaOf(() => ({ operation: part, account: part }), { steady: { count: 1200, perMs: 60_000 } });
+  drain(quota, limit, 0);
+  const shared = (share: number, now: number): void => {
+    held = share;
+    quota.shareChanged(now);
+  };
+  shared(0, 100);
+  shared(5, 60_000);
+  expect(drain(quota, limit, 60_000)).toBe(0);
+  expect(drain(quota, limit, 61_000)).toBeGreaterThan(10);
+});
+
+test('what was counted for a call that was not sent is given back: tokens, and what the vendor said is left', () => {
+  const limit = { steady: { count: 600, perMs: 60_000 } };
+  const quota = quotaOf(undefined, { steady: { count: 600, perMs: 60_000 } });
+  quota.take(want(limit), 0);
+  quota.finished('send', { ...ended, headers: { 'ratelimit-remaining': '20', 'ratelimit-reset': '3600' } }, 0);
+  const now = 600_000;
+  const before = quota.state('send', limit, now);
+  expect(before.told).toBe(20);
+  for (let i = 0; i < 100; i++) {
+    expect(quota.take(want(limit), now)).toBe(0);
+    quota.finished('send', { sent: false, throttled: false, answered: false }, now);
+  }
+  expect(quota.state('send', limit, now)).toEqual(before);
+});
+
 test('an instance that may have lost its assignment uses none, and what came meanwhile is not its own', () => {
   let held = 3;
   const part = { slots: 6, held: () => held };
