@@ -1,8 +1,8 @@
-import { classifyFailure, classifyStatus, isHeaderSafe, slicePath, valueAt, type AdapterConfig, type HttpFailure, type HttpResponse, type Item, type Json, type JsonObject, type PollPage, type PollSource, type Verdict } from '@weir/adapter';
+import { classifyFailure, classifyStatus, isHeaderSafe, slicePath, valueAt, type AdapterConfig, type HttpFailure, type HttpResponse, type Item, type Json, type JsonLimits, type JsonObject, type PollPage, type PollSource, type Verdict } from '@weir/adapter';
 import { WeirError } from '@weir/errors';
 import { manifest } from './manifest.ts';
 
-const { items: maxItems, depth } = manifest.source!.limits;
+const ownLimits = manifest.source!.limits;
 /** Largest time of a Date, ms. */
 const maxTime = 8.64e15;
 const maxLink = 2000;
@@ -99,9 +99,9 @@ function timeOf(item: Item, config: AdapterConfig): number | undefined {
   return Math.abs(ms) <= maxTime ? ms : undefined;
 }
 
-function page(response: HttpResponse, cursor: Json, config: AdapterConfig, now: number): PollPage {
+function page(response: HttpResponse, cursor: Json, config: AdapterConfig, now: number, limits: JsonLimits = ownLimits): PollPage {
   const path = String(config['items']);
-  const { items, value } = slicePath(response.body, path === '' ? [] : path.split('.'), { depth, items: maxItems });
+  const { items, value } = slicePath(response.body, path === '' ? [] : path.split('.'), limits);
   // Of a time ahead of the clock only this much is known: what is there was there when the page was asked for.
   const notAhead = (time: number | undefined): number | undefined => (time === undefined ? undefined : Math.min(time, now));
   const saved = cursorOf(cursor);

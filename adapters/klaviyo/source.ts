@@ -3,7 +3,7 @@ import { hmac, objectOf, safeEqual, slicePath, textOf, type AdapterConfig, type 
 import { WeirError } from '@weir/errors';
 import { manifest } from './manifest.ts';
 
-const limits = manifest.source!.limits;
+const ownLimits = manifest.source!.limits;
 
 function verify(request: InboundRequest, config: AdapterConfig): Verification {
   const signature = request.headers['klaviyo-signature'];
@@ -24,7 +24,7 @@ function profileOf(item: Item): string | undefined {
 export const source: WebhookSource = {
   kind: 'webhook',
   verify,
-  split(request) {
+  split(request, _config, limits = ownLimits) {
     const { items, value } = slicePath(request.body, ['data'], limits);
     const hook = textOf(objectOf(value, 'meta'), 'klaviyo_webhook_id');
     const named = request.headers['klaviyo-webhook-id'];

@@ -1,7 +1,7 @@
 import { objectOf, oneObject, safeEqual, textOf, type AdapterConfig, type InboundRequest, type Json, type SamplePerson, type Verification, type WebhookSource } from '@weir/adapter';
 import { manifest } from './manifest.ts';
 
-const limits = manifest.source!.limits;
+const ownLimits = manifest.source!.limits;
 
 function verify(request: InboundRequest, config: AdapterConfig): Verification {
   const token = config['token'] as string;
@@ -13,7 +13,7 @@ function verify(request: InboundRequest, config: AdapterConfig): Verification {
 export const source: WebhookSource = {
   kind: 'webhook',
   verify,
-  split: (request) => ({ items: [oneObject(request.body, limits)] }),
+  split: (request, _config, limits = ownLimits) => ({ items: [oneObject(request.body, limits)] }),
   identify(item) {
     const payload = objectOf(item.value, 'payload');
     const objectKey = textOf(payload, 'dataSubjectGuid') ?? textOf(payload, 'dataSubjectEmail');

@@ -1,8 +1,8 @@
-import { hmac, safeEqual, sliceBatch, textOf, type AdapterConfig, type InboundRequest, type Item, type Json, type JsonObject, type SamplePerson, type Split, type Verification, type WebhookSource } from '@weir/adapter';
+import { hmac, safeEqual, sliceBatch, textOf, type AdapterConfig, type InboundRequest, type Item, type Json, type JsonLimits, type JsonObject, type SamplePerson, type Split, type Verification, type WebhookSource } from '@weir/adapter';
 import { WeirError } from '@weir/errors';
 import { manifest } from './manifest.ts';
 
-const limits = manifest.source!.limits;
+const ownLimits = manifest.source!.limits;
 const types = new Set(['identify', 'track', 'page', 'screen', 'group', 'alias']);
 
 /** Type by the path, /v1/<type>; undefined for /v1/batch, /v1/import and /webhooks. */
@@ -25,8 +25,8 @@ function verify(request: InboundRequest, config: AdapterConfig): Verification {
 }
 
 /** A single call, or a batch with what its calls share. The type travels in the envelope when only the path says it. */
-function split(request: InboundRequest): Split {
-  const { items, object } = sliceBatch(request.body, 'batch', { depth: limits.depth, items: limits.items });
+function split(request: InboundRequest, _config: AdapterConfig, limits: JsonLimits = ownLimits): Split {
+  const { items, object } = sliceBatch(request.body, 'batch', limits);
   const envelope: JsonObject = Object.create(null) as JsonObject;
   // https://www.w3.org/TR/gpc/: the browser of the person says no to sale and sharing.
   if (request.headers['sec-gpc'] === '1') envelope['gpc'] = true;

@@ -4,7 +4,7 @@ import { manifest } from './manifest.ts';
 
 const signatureHeader = 'x-twilio-email-event-webhook-signature';
 const timestampHeader = 'x-twilio-email-event-webhook-timestamp';
-const limits = manifest.source!.limits;
+const ownLimits = manifest.source!.limits;
 
 /** Parsed once per key: parsing costs more than a verification. */
 const keys = new Map<string, KeyObject | undefined>();
@@ -43,7 +43,7 @@ function event(person: SamplePerson, now: number, name: string, more: Record<str
 export const source: WebhookSource = {
   kind: 'webhook',
   verify,
-  split: (request) => ({ items: sliceArray(request.body, { depth: limits.depth, items: limits.items }) }),
+  split: (request, _config, limits = ownLimits) => ({ items: sliceArray(request.body, limits) }),
   identify(item: Item) {
     const id = textOf(item.value, 'sg_event_id');
     const objectKey = textOf(item.value, 'email')?.trim().toLowerCase();

@@ -2,7 +2,7 @@ import { randomBytes, randomUUID } from 'node:crypto';
 import { objectOf, oneObject, signWebhook, textOf, verifyWebhook, type AdapterConfig, type Json, type SamplePerson, type WebhookSource } from '@weir/adapter';
 import { manifest } from './manifest.ts';
 
-const limits = manifest.source!.limits;
+const ownLimits = manifest.source!.limits;
 
 function secretsOf(config: AdapterConfig): string[] {
   return String(config['secret']).split(/\s+/).filter((s) => s !== '').slice(0, 2);
@@ -12,7 +12,7 @@ export const source: WebhookSource = {
   kind: 'webhook',
   verify: (request, config, now) => verifyWebhook(secretsOf(config), request.headers, request.body, now, Number(config['tolerance']) * 1000),
   /** The webhook id is the sender's identity of the event; it travels beside the untouched bytes. */
-  split: (request) => ({ items: [oneObject(request.body, limits)], envelope: { id: request.headers['webhook-id'] ?? '' } }),
+  split: (request, _config, limits = ownLimits) => ({ items: [oneObject(request.body, limits)], envelope: { id: request.headers['webhook-id'] ?? '' } }),
   identify(item, _config, envelope) {
     const data = objectOf(item.value, 'data');
     const objectKey = textOf(data, 'user_id') ?? textOf(data, 'userId') ?? textOf(data, 'customer_id') ?? textOf(data, 'email') ?? textOf(data, 'id');

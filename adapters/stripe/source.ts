@@ -3,7 +3,7 @@ import { hmac, objectOf, oneObject, safeEqual, staleness, textOf, type AdapterCo
 import { WeirError } from '@weir/errors';
 import { manifest } from './manifest.ts';
 
-const limits = manifest.source!.limits;
+const ownLimits = manifest.source!.limits;
 const maxSignatures = 10;
 
 function verify(request: InboundRequest, config: AdapterConfig, now: number): Verification {
@@ -24,7 +24,7 @@ function verify(request: InboundRequest, config: AdapterConfig, now: number): Ve
 export const source: WebhookSource = {
   kind: 'webhook',
   verify,
-  split(request) {
+  split(request, _config, limits = ownLimits) {
     const item = oneObject(request.body, limits);
     if (textOf(item.value, 'id') === undefined || textOf(item.value, 'type') === undefined) throw new WeirError('body-malformed', 'not a Stripe event');
     return { items: [item] };

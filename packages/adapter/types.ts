@@ -4,6 +4,7 @@
  * adapters/registry.ts.
  */
 import type { ErrorCode } from '@weir/errors';
+import type { JsonLimits } from './json.ts';
 
 export type Json = null | boolean | number | string | Json[] | { [key: string]: Json };
 export type JsonObject = { [key: string]: Json };
@@ -85,8 +86,8 @@ export interface WebhookSource {
   readonly kind: 'webhook';
   /** Pure: decides on the raw bytes only. `now` in ms. Must not throw. Timing-safe comparison. */
   verify(request: InboundRequest, config: AdapterConfig, now: number): Verification;
-  /** Split the verified body into items with `sliceItems` and friends of @weir/adapter. Throws WeirError body-malformed. */
-  split(request: InboundRequest, config: AdapterConfig): Split;
+  /** Split the verified body into items with `oneObject`, `sliceArray` and friends of @weir/adapter. `limits`: what the source sets; default those of the manifest. Throws WeirError body-malformed, body-too-deep, too-many-items. */
+  split(request: InboundRequest, config: AdapterConfig, limits?: JsonLimits): Split;
   identify(item: Item, config: AdapterConfig, envelope: JsonObject | undefined): ItemIdentity;
   /** For `weir send` and tests: a signed request for this body, as the vendor would send it. */
   sign(body: Buffer, config: AdapterConfig, now: number): { readonly path?: string; readonly headers: Readonly<Record<string, string>> };
@@ -120,8 +121,8 @@ export interface PollPage {
 export interface PollSource {
   readonly kind: 'poll';
   request(cursor: Json, config: AdapterConfig, now: number): HttpRequest;
-  /** `now` is of before the call. */
-  page(response: HttpResponse, cursor: Json, config: AdapterConfig, now: number): PollPage;
+  /** `now` is of before the call. `limits`: as of `WebhookSource.split`. */
+  page(response: HttpResponse, cursor: Json, config: AdapterConfig, now: number, limits?: JsonLimits): PollPage;
   identify(item: Item, config: AdapterConfig): ItemIdentity;
   /** What to do with a response that is not a page. */
   classify(response: HttpResponse | HttpFailure): Verdict;

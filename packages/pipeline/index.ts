@@ -9,5 +9,6 @@ export { isAway, isPassing, patiently, soon, type Timers } from './patience.ts';
 export { standings, type ReadBackAnswer, type ReplayPreview, type Standing } from './replay-preview.ts';
 export { apiSource, isOtherBody } from './same-body.ts';
 export { alarmShare, expiringBefore, expiringShare, oldestSent, retentionOf } from './retention.ts';
+export { deliveryOfStage, endsOf, type TraceStage } from './trace-ends.ts';
 export { groupNames, isName, topicNames, type TopicNames } from './topics.ts';
 export { checkArithmetic, checkTopics, compareTopics, planTopics, topicDurationMs, type TopicFinding, type TopicPlanOptions, type TopicScope } from './topic-plan.ts';

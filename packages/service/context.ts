@@ -22,7 +22,7 @@ export async function createContext(name: string, config: ConfigOf<typeof common
   const logger = createLogger({ service: name, level: config.logLevel, instance: config.instance });
   const topics = topicNames(config.topicPrefix);
   const counts = createPartitionCounts((topic, hashed, actual) => logger.error({ code: 'topic-repartitioned', topic, hashed, actual }, 'partitions were added to a topic: its keys stay where they are, and the new ones empty'));
-  const log = createLog({ ...kafkaConnection(config), clientId: `weir-${name}-${config.instance}`, counts });
+  const log = createLog({ ...kafkaConnection(config), clientId: `weir-${name}-${config.instance}`, counts, onUnread: (gap) => logger.error(gap, 'the group has no commit here and begins behind records that are gone: nothing is lost to a group that is new; one that has run before has lost what it had not read of them, and its commits') });
   const broken = Promise.withResolvers<Error>();
   const stateDir = join(config.dataDir, 'state', name, config.instance);
   mkdirSync(stateDir, { recursive: true });

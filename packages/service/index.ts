@@ -3,6 +3,7 @@ export { appendDeadlineMs } from './deadlines.ts';
 export { coPartitioned } from './co-partitioned.ts';
 export { systemClock } from './clock.ts';
 export { closeContext, createContext } from './context.ts';
+export { createLoads, type Load, type Loads } from './loads.ts';
 export { startOps, type OpsServer } from './ops.ts';
 export { createProgress, type Progress } from './progress.ts';
 export { createRetentionWatch, type RetentionWatch } from './retention.ts';

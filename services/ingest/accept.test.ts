@@ -1,3 +1,4 @@
+import { hash } from 'node:crypto';
 import type { Item, JsonObject } from '@weir/adapter';
 import { registry as adapters } from '@weir/adapters';
 import type { Appender, OutRecord } from '@weir/log';
@@ -17,7 +18,7 @@ const at = 1_700_000_000_000;
 /** The record by its parts. */
 function recordOf(item: Item, envelope: JsonObject | undefined, traceparent: string, contentType: string, sealed: boolean): Pick<OutRecord, 'key' | 'value' | 'headers'> {
   const { eventId, objectKey } = idOf(source, item, itemHash(item.bytes), envelope);
-  const key = Buffer.from(objectKey === undefined || objectKey.length > 512 ? eventId : sealed ? keyedId(workspaceKey, 'object', objectKey) : objectKey);
+  const key = Buffer.from(objectKey === undefined ? eventId : sealed ? keyedId(workspaceKey, 'object', objectKey) : objectKey.length > 512 ? hash('sha256', objectKey, 'base64url') : objectKey);
   const keep = (bytes: Buffer): Buffer => (sealed ? seal(sealing, bytes) : bytes);
   const headers: [string, Buffer][] = ([[H.event, eventId], [H.hash, itemHash(item.bytes)], [H.source, 'contacts'], [H.accepted, String(at)], [H.traceparent, traceparent], [H.contentType, contentType.slice(0, 200)]] as const).map(([name, text]) => [name, Buffer.from(text)]);
   if (envelope !== undefined && Object.keys(envelope).length > 0) headers.push([H.envelope, keep(Buffer.from(JSON.stringify(envelope)))]);
@@ -43,4 +44,19 @@ test('a record has the item and its headers as they are, in order, whatever came
     expect(records.map(({ key, value, headers }) => ({ key, value, headers }))).toEqual(wanted);
     expect(records.every((r) => r.partition === r.key!.length % 6)).toBe(true);
   }), { numRuns: 200 });
+});
+
+test.each([false, true])('updates of one object have one key, however long its id is: they would spread over the partitions and lose their order (sealed: %s)', async (sealed) => {
+  const keys = async (user: string, pads: readonly string[]): Promise<readonly string[]> => {
+    const records: OutRecord[] = [];
+    const appender = { partitionFor: () => 0, append: (_topic: string, more: readonly OutRecord[]) => Promise.resolve(records.push(...more)) } as unknown as Appender;
+    const items = pads.map((pad): Item => {
+      const value: JsonObject = { data: { user_id: user }, pad };
+      return { value, bytes: Buffer.from(JSON.stringify(value)) };
+    });
+    await accept({ appender, topics: topicNames('t'), now: () => at, ackTimeoutMs: 1000, ...(sealed ? { sealing: { keys: { current: () => sealing, ensure: () => Promise.resolve() }, workspaceKey } } : {}) }, { source, items, envelope: undefined, traceparent: '', contentType: 'application/json' });
+    return records.map((record) => record.key!.toString());
+  };
+  const [long, other] = [await keys('x'.repeat(2000), ['1', '2']), await keys(`${'x'.repeat(2000)}y`, ['1'])];
+  expect([new Set(long).size, long[0] === other[0], long[0]!.length <= 512]).toEqual([1, false, true]);
 });

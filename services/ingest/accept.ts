@@ -1,3 +1,4 @@
+import { hash as digest } from 'node:crypto';
 import type { Item, JsonObject, PollSource, WebhookSource } from '@weir/adapter';
 import { findWeirError, WeirError } from '@weir/errors';
 import { headerBytes, Packer, type Appender, type OutRecord } from '@weir/log';
@@ -57,6 +58,12 @@ export function idOf(source: SourceConfig, item: Item, hash: string, envelope: J
   return { eventId: itemEventId(source.name, identity, hash), objectKey: identity.objectKey };
 }
 
+/** What the records of an object have in common, however long its id is. The sender's id of a person may be an e-mail address: it is no key of a topic as it is. */
+function rawKeyOf({ sealing }: AcceptPorts, objectKey: string): string {
+  if (sealing !== undefined) return keyedId(sealing.workspaceKey, 'object', objectKey);
+  return objectKey.length > maxKey ? digest('sha256', objectKey, 'base64url') : objectKey;
+}
+
 /** Where records are put together; each leaves with bytes of its own. */
 const packer = new Packer();
 const name = (header: string): Buffer => headerBytes(header, '').subarray(0, -1);
@@ -93,9 +100,7 @@ function toRecords(ports: AcceptPorts, topic: string, { source, items, envelope,
     if (bytes.length > maxItemBytes) throw new WeirError('body-too-large', `an item is over ${maxItemBytes} bytes`);
     const hash = itemHash(bytes);
     const { eventId: id, objectKey } = idOf(source, item, hash, envelope);
-    // The sender's id of a person may be an e-mail address: it is no key of a topic as it is.
-    const named = objectKey === undefined || objectKey === '' || objectKey.length > maxKey ? id : ports.sealing === undefined ? objectKey : keyedId(ports.sealing.workspaceKey, 'object', objectKey);
-    const key = Buffer.from(named);
+    const key = Buffer.from(objectKey === undefined || objectKey === '' ? id : rawKeyOf(ports, objectKey));
     eventIds.push(id);
     // Of one that was given up (a key that was destroyed meanwhile) nothing stays.
     packer.reset();

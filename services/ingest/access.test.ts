@@ -3,7 +3,7 @@ import { grantText, parseGrant, roleNames, roles, type StoredToken } from '@weir
 import { object, text } from '@weir/service';
 import type { FastifyInstance } from 'fastify';
 import { Registry } from 'prom-client';
-import { afterAll, beforeAll, expect, test } from 'vitest';
+import { afterAll, beforeAll, expect, test, vi } from 'vitest';
 import { hold } from '../../tests/setup/answers.ts';
 import { createBudget } from './budget.ts';
 import { openConsentAccess, type ConsentAccess } from './consent-access.ts';
@@ -23,6 +23,9 @@ let app: FastifyInstance;
 let access: ConsentAccess;
 let tell: (stored: StoredToken) => Promise<void>;
 let recorded = 0;
+const budget = createBudget(1e6);
+let waits = Promise.withResolvers<'applied'>();
+let waitingNow = 0;
 const routes: string[] = [];
 /** Of answers that are not as their route declares them. */
 const problems: string[] = [];
@@ -35,10 +38,10 @@ beforeAll(async () => {
   app = createServer({ requestTimeoutMs: 1000, refused: () => {} });
   hold(app, (problem) => problems.push(problem));
   app.addHook('onRoute', ({ method, url }) => { routes.push(...[method].flat().map((one) => `${one} ${url}`)); });
-  const common = { budget: createBudget(1e6), metrics: createMetrics(new Registry(), () => 0), refused: () => {} };
+  const common = { budget, metrics: createMetrics(new Registry(), () => 0), refused: () => {} };
   registerRoutes(app, { ...common, sources: () => ({ webhook: () => undefined, waits: () => false, segment: () => undefined, hasSegment: true, segmentWaits: false }) } as never);
   registerConsent(app, {
-    ...common, access, intake: async () => { recorded++; return { id: 'evt_x', acceptedAt: 0, offsets: [{ partition: 0, offset: 1 }], ids: [], applied: async () => 'applied' }; },
+    ...common, access, intake: async () => { recorded++; return { id: 'evt_x', acceptedAt: 0, offsets: [{ partition: 0, offset: 1 }], ids: [], applied: () => (waitingNow++, waits.promise) }; },
     policy: () => ({ purposes: new Map([['news', {}]]), routes: new Map() }) as never, rate: () => true, monotonic: () => 0, maxWaitMs: 1000,
   });
   await app.ready();
@@ -84,6 +87,16 @@ test('routes × roles × scopes × states: a no of any scope is recorded, and wh
       }
     }
   }
+});
+
+test('who waits for a change to be applied holds an eighth of what was held to take it in', async () => {
+  waits = Promise.withResolvers();
+  const answers = Array.from({ length: 20 }, () => app.inject({ method: 'POST', url: '/v1/consent?wait=applied', payload: JSON.stringify({ ...body['POST /v1/consent'], state: 'withdrawn' }), headers: { authorization: 'Bearer the-admin-token' } }));
+  await vi.waitFor(() => expect(waitingNow).toBe(20));
+  expect(budget.used()).toBe(20 * 4096);
+  waits.resolve('applied');
+  expect((await Promise.all(answers)).map(({ statusCode }) => statusCode)).toEqual(Array(20).fill(200));
+  expect(budget.used()).toBe(0);
 });
 
 test('what was answered here is what the routes declare', () => {

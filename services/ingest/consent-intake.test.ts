@@ -1,6 +1,6 @@
 import type { Appender, OutRecord, Serde } from '@weir/log';
 import { H, itemHash, topicNames } from '@weir/pipeline';
-import { consentKey, foldConsent, type ConsentState } from '@weir/policy';
+import { checkUse, consentKey, everyPurpose, foldConsent, type ConsentState } from '@weir/policy';
 import type { ConsentOrder } from '@weir/release';
 import { expect, test } from 'vitest';
 import { createConsentIntake } from './consent-intake.ts';
@@ -37,17 +37,17 @@ function world(workspaceKey = Buffer.alloc(32)) {
     for (const record of waiting.splice(0)) {
       const change = JSON.parse(record.value!.toString());
       const key = consentKey(record.key!.toString(), change.purpose, '', '');
-      const next = foldConsent(states.get(key), record.key!.toString(), { ...change, channel: '', topic: '', changeId: header(record, H.output), acceptedAt: Number(header(record, H.accepted)) }, offset++);
+      const next = foldConsent(states.get(key), record.key!.toString(), { ...change, channel: '', topic: '', changeId: header(record, H.output), acceptedAt: Number(header(record, H.accepted)) }, offset++, undefined, states.get(consentKey(record.key!.toString(), everyPurpose, '', '')));
       if (next !== undefined) states.set(key, next);
     }
   };
   const take = createConsentIntake({
     appender: { append, partitionFor: () => 0, partitions: () => Promise.resolve(1) } as unknown as Appender, serde: { encode: (_name: string, value: object) => Buffer.from(JSON.stringify(value)) } as Serde, topics,
-    tables: { stored: (key) => (states.has(key) ? { partition: 0, state: states.get(key)!, bytes: Buffer.alloc(0) } : undefined) as never }, barrier: { applied: () => Promise.resolve(true) },
+    tables: { states: (id) => [...states.values()].filter((state) => state.id === id), stored: (key) => (states.has(key) ? { partition: 0, state: states.get(key)!, bytes: Buffer.alloc(0) } : undefined) as never }, barrier: { applied: () => Promise.resolve(true) },
     workspaceKey, release: () => 'r', keepsLinked: () => true, clock: { now: () => (now += 1000), monotonic: () => now },
   });
   return {
-    outputs, hashes, appends, changed, dieAfter: (n: number) => { dies = n; }, fold, state: () => [...states.values()].map((s) => s.state),
+    outputs, hashes, appends, changed, dieAfter: (n: number) => { dies = n; }, fold, opened: ({ purpose }: ConsentOrder) => checkUse([...states.values()].map(({ id }) => id), purpose, null, null, 'consent', (id) => [...states.values()].filter((s) => s.id === id), 0).ok, state: () => [...states.values()].map((s) => s.state),
     async send(given: ConsentOrder, key: string, folded = true) {
       const recorded = await take(given, { source: 'consent-api', actor: 'a', traceparent: '', key });
       if (folded) fold();
@@ -71,6 +71,25 @@ test.each(['withdrawn', 'denied', 'unknown'] as const)('%s under a key that was 
   await w.send(order('granted'), 'form-3');
   const third = await w.send(order(no), 'row-2');
   expect([w.state(), third.answer, [first.id, second.id].includes(third.id)]).toEqual([[no, no], 'applied', false]);
+});
+
+test('a no to everything under a key that was used before a grant over it is a no of its own, also where the purpose is none of the workspace', async () => {
+  const w = world();
+  const all = order('withdrawn', { purpose: everyPurpose });
+  const later = order('granted', { purpose: 'of-a-later-release' });
+  const first = await w.send(all, 'row-2');
+  expect([(await w.send(all, 'row-2')).id, (await w.send(later, 'form-1')).answer]).toEqual([first.id, 'applied']);
+  const [again, once] = [await w.send(all, 'row-2'), await w.send(all, 'row-2')];
+  expect([again.answer, again.id === first.id, w.opened(later)]).toEqual(['applied', false, false]);
+  expect([once.answer, w.opened(later)]).toEqual(['applied', false]);
+  expect([(await w.send(later, 'form-2')).answer, w.opened(later)]).toEqual(['applied', true]);
+  await w.send(all, 'row-2');
+  expect(w.opened(later)).toBe(false);
+  // Sent again before the grant is known: nobody says that it holds.
+  const other = world();
+  await other.send(all, 'row-2');
+  await other.send(later, 'form-1', false);
+  expect((await other.send(all, 'row-2')).answer).toBe('superseded');
 });
 
 test('a repetition that no table shows yet is one change, and is never called applied while a grant stands over it', async () => {

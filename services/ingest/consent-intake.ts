@@ -2,7 +2,7 @@ import { randomUUID } from 'node:crypto';
 import { stands, type ConsentBarrier, type ConsentTables } from '@weir/consent';
 import type { Appender, OutRecord, Serde } from '@weir/log';
 import { consentApi, H, type TopicNames } from '@weir/pipeline';
-import { closes, consentKey, type ConsentState } from '@weir/policy';
+import { closes, consentKey, everyPurpose, type ConsentState } from '@weir/policy';
 import { consentIds, keyedIdsOf, linksOf, orderHash, type ConsentOrder } from '@weir/release';
 import { seal, sealIdentifiers, type KeyRing } from '@weir/seal';
 
@@ -11,7 +11,7 @@ export interface ConsentIntakePorts {
   readonly serde: Serde;
   readonly topics: TopicNames;
   readonly barrier: Pick<ConsentBarrier, 'applied'>;
-  readonly tables: Pick<ConsentTables, 'stored'>;
+  readonly tables: Pick<ConsentTables, 'stored' | 'states'>;
   readonly workspaceKey: Buffer;
   /** Undefined = nothing is sealed. */
   readonly keys?: Pick<KeyRing, 'ensure' | 'current'>;
@@ -63,7 +63,7 @@ export function createConsentIntake(ports: ConsentIntakePorts) {
     await ports.keys?.ensure([ids[0]!]);
     // Behind the keys: what was accepted until a mark of erasure is not sealed under one that stands behind it.
     const acceptedAt = clock.now();
-    const { id, output } = identify(context.source, context.key ?? randomUUID(), order, context.key === undefined ? [] : statesOf(tables, ids, order));
+    const { id, output } = identify(context.source, context.key ?? randomUUID(), order, context.key === undefined ? [] : statesOf(tables, ids, order), tables);
     const { identifiers, occurredAt, ...rest } = order;
     const plain = serde.encode(record, { id: output, source: context.source, objectKey: null, occurredAt: occurredAt ?? acceptedAt, anonymousId: null, externalIds: [], ...identifiers, ...rest, extras: null });
     const key = ports.keys?.current(ids[0]!);
@@ -84,25 +84,36 @@ export function createConsentIntake(ports: ConsentIntakePorts) {
     const changed = [first!, ...more];
     const offsets = changes.map(({ partition }, i) => ({ partition, offset: changed[i]! }));
     const marks = highest(offsets);
-    return {
-      id, acceptedAt, offsets, ids,
-      async applied(deadlineMs) {
-        if (!await ports.barrier.applied(marks, ids, deadlineMs)) return 'pending';
-        const states = statesOf(tables, ids, order);
-        if (states.some((state) => isUndone(order.state, state))) return 'superseded';
-        // One that the fold could not read is set aside: then nothing is closed, nor opened, whatever was read past.
-        if (order.state !== 'unknown' && states.length < ids.length) return 'pending';
-        return order.state === 'granted' && !stands(tables, ids, order) ? 'unopened' : 'applied';
-      },
-    };
+    const { purpose, channel, topic, state } = order;
+    return { id, acceptedAt, offsets, ids, applied: whenApplied(ports, marks, ids, { purpose, channel, topic, state }) };
   };
 }
 export type ConsentIntake = ReturnType<typeof createConsentIntake>;
 
-/** Whether a state is open that an order of this kind was to close. A grant closes nothing. */
-const isUndone = (asked: string, { state }: ConsentState): boolean => (closes(asked) ? !closes(state) : asked === 'unknown' && state === 'granted');
+type Tables = ConsentIntakePorts['tables'];
+type Asked = Pick<ConsentOrder, 'purpose' | 'channel' | 'topic' | 'state'>;
 
-function statesOf(tables: Pick<ConsentTables, 'stored'>, ids: readonly string[], { purpose, channel, topic }: ConsentOrder): ConsentState[] {
+/** Holds what it needs and nothing else of the order: thousands may wait at one time. */
+function whenApplied({ barrier, tables }: Pick<ConsentIntakePorts, 'barrier' | 'tables'>, marks: ReadonlyMap<number, number>, ids: readonly string[], asked: Asked): RecordedConsent['applied'] {
+  return async (deadlineMs) => {
+    if (!await barrier.applied(marks, ids, deadlineMs)) return 'pending';
+    const states = statesOf(tables, ids, asked);
+    if (states.some((state) => undoneBy(tables, asked.state, state) !== undefined)) return 'superseded';
+    // One that the fold could not read is set aside: then nothing is closed, nor opened, whatever was read past.
+    if (asked.state !== 'unknown' && states.length < ids.length) return 'pending';
+    return asked.state === 'granted' && !stands(tables, ids, asked) ? 'unopened' : 'applied';
+  };
+}
+
+/** Id of the change that has opened what an order of this kind was to close; of a no to every purpose that of a grant over it. A grant closes nothing. */
+function undoneBy(tables: Tables, asked: string, { id, purpose, state, changeId }: ConsentState): string | undefined {
+  if (closes(asked) ? !closes(state) : asked === 'unknown' && state === 'granted') return changeId;
+  if (purpose !== everyPurpose || !closes(asked)) return undefined;
+  const states = tables.states(id);
+  return states === 'too-many' ? undefined : states.find((entry) => entry.state === 'granted' && entry.over === changeId)?.changeId;
+}
+
+function statesOf(tables: Tables, ids: readonly string[], { purpose, channel, topic }: Asked): ConsentState[] {
   return ids.flatMap((id) => tables.stored(consentKey(id, purpose, channel ?? '', topic ?? ''))?.state ?? []);
 }
 
@@ -111,10 +122,13 @@ function statesOf(tables: Pick<ConsentTables, 'stored'>, ids: readonly string[],
  * dropped as seen, and its deliveries be skipped as done: it is then a change of its own, named after the grant that it
  * closes, so that its repetitions are one change again. A grant keeps the id of its key: a repeated one opens nothing.
  */
-function identify(source: string, key: string, order: ConsentOrder, states: readonly ConsentState[]): ReturnType<typeof consentIds> {
+function identify(source: string, key: string, order: ConsentOrder, states: readonly ConsentState[], tables: Tables): ReturnType<typeof consentIds> {
   const first = consentIds(source, key, order);
-  const opened = states.find((state) => isUndone(order.state, state) && state.seen.includes(first.output));
-  return opened === undefined ? first : consentIds(source, key, order, opened.changeId);
+  for (const state of states) {
+    const opened = state.seen.includes(first.output) ? undoneBy(tables, order.state, state) : undefined;
+    if (opened !== undefined) return consentIds(source, key, order, opened);
+  }
+  return first;
 }
 
 function highest(offsets: ReadonlyArray<{ readonly partition: number; readonly offset: number }>): Map<number, number> {

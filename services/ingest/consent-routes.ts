@@ -7,7 +7,7 @@ import type { FastifyContextConfig, FastifyInstance, FastifyReply, FastifyReques
 import { discard, readBody } from './body.ts';
 import type { Budget } from './budget.ts';
 import { mayOpen, type ConsentAccess } from './consent-access.ts';
-import type { ConsentIntake, Told } from './consent-intake.ts';
+import type { ConsentIntake, RecordedConsent, Told } from './consent-intake.ts';
 import type { IngestMetrics } from './metrics.ts';
 import type { Refusal } from './refusals.ts';
 import { answerOf, onPost } from './server.ts';
@@ -28,7 +28,9 @@ export interface ConsentRoutePorts {
 
 /** Requests that wait at one time: each holds a socket and a place among those woken by every report. */
 const maxWaiting = 2000;
+/** What a request may hold until its change is recorded, and while it waits. */
 const heldBytes = 32 * 1024;
+const waitingBytes = 4 * 1024;
 const keyPattern = /^[\x21-\x7e]{1,200}$/;
 
 const recordedFields = {
@@ -72,7 +74,8 @@ function waitOf(url: string, maxWaitMs: number): number {
 export function registerConsent(app: FastifyInstance, ports: ConsentRoutePorts): void {
   let waiting = 0;
 
-  async function take(request: FastifyRequest, reply: FastifyReply, principal: Principal, began: number): Promise<FastifyReply> {
+  /** Its change on the log, and how long to wait for what comes of it. What of the order is not needed for that is let go of. */
+  async function take(request: FastifyRequest, principal: Principal): Promise<{ readonly recorded: readonly RecordedConsent[]; readonly purposes: readonly string[]; readonly waitMs: number }> {
     if (!ports.rate(principal.id)) throw new WeirError('overloaded', 'too many changes by this token');
     const waitMs = waitOf(request.raw.url ?? '', ports.maxWaitMs);
     const key = request.headers['idempotency-key'];
@@ -82,7 +85,10 @@ export function registerConsent(app: FastifyInstance, ports: ConsentRoutePorts):
     const traceparent = childTraceparent(request.headers['traceparent'] as string | undefined);
     const context = { source: 'consent-api', actor: principal.id, traceparent, ...(key === undefined ? {} : { key: `${principal.id}/${key}` }) };
     const changes = changesOf(order, ports.policy());
-    const recorded = await Promise.all(changes.map((change) => ports.intake(change, context)));
+    return { recorded: await Promise.all(changes.map((change) => ports.intake(change, context))), purposes: changes.map(({ purpose }) => purpose), waitMs };
+  }
+
+  async function answer(reply: FastifyReply, { recorded, purposes, waitMs }: Awaited<ReturnType<typeof take>>, began: number): Promise<FastifyReply> {
     const offsets = recorded.flatMap((change) => change.offsets);
     let told: Told = 'pending';
     if (waitMs > 0 && waiting < maxWaiting) {
@@ -100,7 +106,7 @@ export function registerConsent(app: FastifyInstance, ports: ConsentRoutePorts):
     if (state === 'applied') ports.metrics.consentApplied.observe(waitedMs / 1000);
     ports.metrics.requests.inc({ source: 'consent-api', result: 'ok' });
     const superseded = state === 'superseded' ? answerOf('consent-superseded', catalogue['consent-superseded'].meaning) : {};
-    const each = changes.length === 1 ? {} : { changes: changes.map(({ purpose }, i) => ({ purpose, id: recorded[i]!.id })) };
+    const each = purposes.length === 1 ? {} : { changes: purposes.map((purpose, i) => ({ purpose, id: recorded[i]!.id })) };
     return reply.code(state === 'applied' ? 200 : state === 'pending' ? 202 : catalogue['consent-superseded'].http).send({ ...superseded, id: recorded[0]!.id, state, offset: offsets[0]!.offset, offsets, waitedMs, ...(told === 'unopened' ? { opened: false } : {}), ...each });
   }
 
@@ -110,10 +116,14 @@ export function registerConsent(app: FastifyInstance, ports: ConsentRoutePorts):
       // Before it holds anything: an issuer that hangs must not fill the budget with tokens that are none.
       const principal = await ports.access.authorize(request.headers.authorization);
       if (!ports.budget.take(heldBytes)) throw new WeirError('overloaded');
+      let held = heldBytes;
       try {
-        return await take(request, reply, principal, began);
+        const taken = await take(request, principal);
+        ports.budget.give(heldBytes - waitingBytes);
+        held = waitingBytes;
+        return await answer(reply, taken, began);
       } finally {
-        ports.budget.give(heldBytes);
+        ports.budget.give(held);
       }
     } catch (error) {
       return reply.send(refuse(request, reply, error));

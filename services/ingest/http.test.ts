@@ -107,6 +107,13 @@ const head = (path: string, ...lines: string[]): string => [`POST ${path} HTTP/1
 const track = (n: string, more: object = {}) => ({ type: 'track', messageId: n, userId: 'u', event: 'X', ...more });
 const header = (record: OutRecord, name: string): string | undefined => record.headers?.find(([n]) => n === name)?.[1].toString();
 
+test.each([[4, 400, 'body-too-deep'], [5, 200, undefined], [40, 200, undefined]])('limits.depth of the source counts at the door (%i): what passes it and not the normalizer would be answered 2xx and be a dead letter', async (depth, status, code) => {
+  const w = world({ sources: [{ ...shop, limits: { ...shop.limits, depth } }] });
+  const body = JSON.stringify({ batch: [track('a', depth > 32 ? { properties: JSON.parse(`${'['.repeat(36)}${']'.repeat(36)}`) as object } : { properties: { a: { b: 1 } } })] });
+  const answer = await w.post('/v1/batch', body);
+  expect([answer.status, answer.body.error, w.log.records.length]).toEqual([status, code, status === 200 ? 1 : 0]);
+});
+
 test('what was accepted is on the log with its bytes before the answer, and the answer names every item', async () => {
   const w = world();
   let acknowledge = (): void => {};

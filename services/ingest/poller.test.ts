@@ -149,3 +149,15 @@ test.each(['poller.page-fetched', 'poller.produced'] as const)('%s is passed for
     disarm();
   }
 });
+
+test('limits of the source count for a page, too: a depth that was raised is taken, one that was lowered is told', async () => {
+  const deep = JSON.parse(`${'['.repeat(36)}${']'.repeat(36)}`) as object;
+  const w = await world((cursor) => (cursor === '' ? { data: [{ ...member('a'), deep }], next_cursor: 'one' } : { data: [] }));
+  const { source } = w.state;
+  await vi.advanceTimersByTimeAsync(60_000);
+  expect([w.keys(), w.incidents[0]?.code]).toEqual([[], 'body-too-deep']);
+  w.state.source = { ...source, limits: { ...source.limits, depth: 64 } };
+  await vi.advanceTimersByTimeAsync(300_000);
+  expect(w.keys()).toEqual(['a']);
+  await w.poller.stop();
+});

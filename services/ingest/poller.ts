@@ -167,7 +167,7 @@ export function createPoller(name: string, ports: PollerPorts): Poller {
     const response = await unlessAborted(calling, signal);
     if (response === undefined || !holds(lease, signal)) return lost;
     if ('failure' in response || response.status !== 200) return refused(adapter, response);
-    const found = adapter.page(response, cursor, source.config, asked);
+    const found = adapter.page(response, cursor, source.config, asked, source.limits);
     if (found.items.length > source.limits.items) throw new WeirError('too-many-items', `a page has more than ${source.limits.items} items`);
     if (found.items.length > 0) failpoint('poller.page-fetched');
     const { fit, oversized } = bySize(found.items);

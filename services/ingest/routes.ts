@@ -71,7 +71,7 @@ async function take(ports: RoutePorts, source: SourceConfig, request: Pick<Fasti
       if (second.ok) verified = second;
     }
     if (!verified.ok) throw new WeirError('signature-invalid', undefined, { details: { detail: verified.detail } });
-    const { items, envelope } = adapter.split(message, source.config);
+    const { items, envelope } = adapter.split(message, source.config, source.limits);
     if (items.length > source.limits.items) throw new WeirError('too-many-items', `more than ${source.limits.items} items`);
     for (const item of items) if (item.bytes.length > maxItemBytes) throw new WeirError('body-too-large', `an event is over ${maxItemBytes} bytes`);
     hold(items.length * itemCost);

@@ -1,5 +1,5 @@
 import { WeirError } from '@weir/errors';
-import type { ConsumerHandlers, GroupConsumer, GroupConsumerOptions, Log, RecordBatch } from '@weir/log';
+import type { ConsumerHandlers, GroupConsumer, GroupConsumerOptions, Log, Reader, RecordBatch } from '@weir/log';
 import { groupNames, topicNames } from '@weir/pipeline';
 import type { Release } from '@weir/release';
 import { systemClock, type ServiceContext } from '@weir/service';
@@ -13,7 +13,7 @@ const topics = topicNames('t');
 const releaseOf = (...sources: string[]): Release => ({ hash: sources.join(), sources: new Map(sources.map((name) => [name, { dedupeWindowMs: 1000 }])) }) as never;
 
 /** The service over a log that has nothing; `joining` runs while a consumer joins its group. Each look at the clock takes a millisecond. */
-function world(joining: (consumers: number) => void = () => undefined, missing: ReadonlySet<string> = new Set()) {
+function world(joining: (consumers: number) => void = () => undefined, missing: ReadonlySet<string> = new Set(), reader: Partial<Reader> = {}) {
   let now = 0;
   const committed: number[] = [];
   let current = releaseOf('web');
@@ -22,7 +22,7 @@ function world(joining: (consumers: number) => void = () => undefined, missing: 
   const log = {
     appender: () => Promise.resolve({ partitions: (topic: string) => (missing.has(topic) ? Promise.reject(new WeirError('log-fatal')) : Promise.resolve(1)), partitionFor: () => 0, append: (_topic: string, records: readonly unknown[]) => Promise.resolve(records.map((_, i) => i)) }),
     admin: () => Promise.resolve({ listTopics: () => Promise.resolve([]), describeTopics: (names: readonly string[]) => Promise.resolve(names.map((name) => ({ name, exists: !missing.has(name), config: {} }))) }),
-    reader: () => Promise.resolve({}),
+    reader: () => Promise.resolve(reader),
     consumer(options: GroupConsumerOptions): Partial<GroupConsumer> {
       asked.push(options.topics);
       handlers = options.handlers;
@@ -90,5 +90,65 @@ test('a batch is worked off in turns of the event loop: heartbeats and acknowled
   for (; w.committed.length === 0; turns++) await new Promise((done) => { setImmediate(done); });
   expect(w.committed).toEqual([records.length]);
   expect(turns).toBeGreaterThan(10);
+  await w.service.stop();
+});
+
+/** A raw topic whose reads, three records each, wait until they are let. */
+function slowReader() {
+  const reads: (() => void)[] = [];
+  const reader: Partial<Reader> = {
+    readOne: () => Promise.resolve(undefined),
+    async read(topic, partition, from, to, take) {
+      for (let at = from; at < to; at += 3) {
+        await new Promise<void>((done) => { reads.push(done); });
+        await take({ topic, partition, epoch: 0, records: [], nextOffset: at + 3, highWatermark: to });
+      }
+    },
+  };
+  return { reader, reads, next: () => waitFor('a read', () => reads.length > 0).then(() => reads.shift()!()) };
+}
+const gone = { topic: topics.raw('gone'), partition: 0, epoch: 1, position: 9 };
+const batchOf = (offsets: readonly number[]): RecordBatch => ({ ...gone, records: offsets.map((offset) => ({ offset, timestamp: Date.now(), key: null, value: Buffer.from('{}'), headers: [] })), nextOffset: offsets.at(-1)! + 1, highWatermark: offsets.at(-1)! + 1 });
+
+test('event ids that are longer to read than a handler may take hold up no group: nothing is normalised before they are read, all of it then, and /readyz says what is waited for', async () => {
+  const { reader, reads, next } = slowReader();
+  const w = world(undefined, undefined, reader);
+  await w.service.start();
+  // Resolves at once: after half a minute the group would end the process, and its peers after it.
+  await w.handlers().assigned([gone]);
+  w.handlers().batch(batchOf([9, 10]));
+  await next();
+  w.handlers().batch(batchOf([11]));
+  await next();
+  await waitFor('the third read', () => reads.length > 0);
+  expect([w.committed, w.service.readiness()]).toEqual([[], { ready: false, reason: `reading event ids of ${gone.topic}/0: 6 of 9 records are read` }]);
+  expect((await w.registry.getSingleMetric('weir_event_ids_load_remaining')!.get()).values.map(({ value }) => value)).toEqual([3]);
+  await next();
+  await waitFor('all is committed', () => w.committed.at(-1) === 12);
+  expect([w.service.readiness().ready, (await w.registry.getSingleMetric('weir_event_ids_load_remaining')!.get()).values]).toEqual([true, []]);
+  await w.service.stop();
+});
+
+test('a partition that is taken away while its event ids are read is given up at once, and nothing that is read of it afterwards counts', async () => {
+  const { reader, reads, next } = slowReader();
+  const w = world(undefined, undefined, reader);
+  let failed: Error | undefined;
+  await w.service.start();
+  void w.service.failed.then((error) => { failed = error; });
+  await w.handlers().assigned([gone]);
+  w.handlers().batch(batchOf([9]));
+  await next();
+  await waitFor('the second read', () => reads.length > 0);
+  // The group waits for it: the read does not end.
+  await w.handlers().revoked([gone], 'rebalance');
+  const late = reads.shift()!;
+  await w.handlers().assigned([{ ...gone, epoch: 2 }]);
+  w.handlers().batch({ ...batchOf([9]), epoch: 2 });
+  // Its next time here goes on where the first was.
+  await next();
+  late();
+  await next();
+  await waitFor('it is worked off', () => w.committed.length > 0);
+  expect([w.committed, failed, reads.length]).toEqual([[10], undefined, 0]);
   await w.service.stop();
 });

@@ -2,9 +2,9 @@ import { join } from 'node:path';
 import { findWeirError } from '@weir/errors';
 import { failpoint } from '@weir/failpoint';
 import type { Assignment, ConsumerHandlers, GroupConsumer, LogAdmin, LogRecord, RecordBatch, Sink } from '@weir/log';
-import { createCommitWindow, H, type CommitWindow, type Reason } from '@weir/pipeline';
+import { createCommitWindow, H, isPassing, patiently, type CommitWindow, type Reason } from '@weir/pipeline';
 import { acceptedAs, createKeyedCache, rawHeaders, type RawHeaders, type Release } from '@weir/release';
-import { appendDeadlineMs, createAbsences, createProgress, createRetentionWatch, createTurns, type Absences, type Readiness, type RetentionWatch, type Service, type ServiceContext } from '@weir/service';
+import { appendDeadlineMs, createAbsences, createLoads, createProgress, createRetentionWatch, createTurns, type Absences, type Readiness, type RetentionWatch, type Service, type ServiceContext } from '@weir/service';
 import { openTable } from '@weir/state';
 import { createConvert, type Special } from './convert.ts';
 import { createMetrics } from './metrics.ts';
@@ -28,7 +28,9 @@ interface Partition {
   readonly assignment: Assignment;
   readonly window: CommitWindow;
   readonly inbox: RecordBatch[];
-  /** Set and cleared in the tick in which the inbox is looked at: no batch is left in it. */
+  /** Its event ids are known: nothing is worked on before that. */
+  loaded: boolean;
+  /** Set and cleared in the tick in which the inbox is looked at: no batch is left in it. Set while it is loaded, too. */
   busy: boolean;
   working: Promise<void> | undefined;
   /** The last commit. */
@@ -45,6 +47,7 @@ export function createNormalizer(context: ServiceContext, options: { sessionTime
   const { log, serde, topics, groups, releases, logger, clock } = context;
   const metrics = createMetrics(context.registry);
   const progress = createProgress({ monotonic: clock.monotonic });
+  const loads = createLoads({ what: 'event ids', gauge: metrics.loading, clock, logger });
   const keyed = createKeyedCache(context.workspaceKey);
   const convert = createConvert(serde, keyed);
   /** Bytes of canonical records; one for each batch at work, used again when it is written. */
@@ -143,6 +146,25 @@ export function createNormalizer(context: ServiceContext, options: { sessionTime
     for (const [record, n] of outputs) metrics.outputs.inc({ source, record }, n);
   }
 
+  /** The event ids of a window may be longer to read than a handler may take, and brokers may be away meanwhile: the group waits for neither. */
+  async function begin(partition: Partition): Promise<void> {
+    const { topic, partition: number, position } = partition.assignment;
+    const gone = (): boolean => partition.closed;
+    const load = loads.begin(topic, number);
+    try {
+      await patiently(clock, gone, () => seen.load(topic, number, position, windowOf(sourceOf(topic)), clock.now(), { gone, progress: load.at }));
+    } catch (error) {
+      // It is another one's by now.
+      if (gone() && isPassing(error)) return;
+      partition.closed = true;
+      throw error;
+    } finally {
+      load.end();
+    }
+    partition.loaded = true;
+    await work(partition);
+  }
+
   async function work(partition: Partition): Promise<void> {
     partition.busy = true;
     try {
@@ -160,7 +182,7 @@ export function createNormalizer(context: ServiceContext, options: { sessionTime
     const began = clock.monotonic();
     const inBatch = new Map<string, First>();
     const expiring = retention.expiringBefore(topic);
-    await sealing.prepare(batch.records);
+    await sealing.prepare(batch.records, () => partition.closed);
     const sink = sinks.pop() ?? { bytes: Buffer.allocUnsafe(firstSink), at: 0 };
     for (let at = 0; at < batch.records.length;) {
       const works: Work[] = [];
@@ -205,10 +227,11 @@ export function createNormalizer(context: ServiceContext, options: { sessionTime
 
   const handlers: ConsumerHandlers = {
     async assigned(parts) {
-      await Promise.all(parts.map(async (assignment) => {
-        await seen.load(assignment.topic, assignment.partition, assignment.position, windowOf(sourceOf(assignment.topic)), clock.now());
-        partitions.set(`${assignment.topic}/${assignment.partition}`, { assignment, window: createCommitWindow({ position: assignment.position, maxRecords, maxBytes }), inbox: [], busy: false, working: undefined, committing: undefined, closed: false, paused: false });
-      }));
+      for (const assignment of parts) {
+        const partition: Partition = { assignment, window: createCommitWindow({ position: assignment.position, maxRecords, maxBytes }), inbox: [], loaded: false, busy: true, working: undefined, committing: undefined, closed: false, paused: false };
+        partitions.set(`${assignment.topic}/${assignment.partition}`, partition);
+        partition.working = begin(partition).catch(fail);
+      }
     },
     async revoked(parts, reason) {
       await Promise.all(parts.map(async ({ topic, partition }) => {
@@ -216,8 +239,9 @@ export function createNormalizer(context: ServiceContext, options: { sessionTime
         const found = partitions.get(key);
         if (found === undefined) return;
         found.inbox.length = 0;
-        if (reason === 'lost') found.closed = true;
-        await found.working;
+        // What is still read for it ends by itself, and touches nothing.
+        if (reason === 'lost' || !found.loaded) found.closed = true;
+        if (found.loaded) await found.working;
         await found.committing;
         found.closed = true;
         partitions.delete(key);
@@ -278,6 +302,8 @@ export function createNormalizer(context: ServiceContext, options: { sessionTime
   function readiness(): Readiness {
     const missing = absences?.reason();
     if (missing !== undefined) return { ready: false, reason: missing };
+    const loading = loads.reason();
+    if (loading !== undefined) return { ready: false, reason: loading };
     return consumer === undefined ? { ready: false, reason: 'no source in the release' } : progress.readiness();
   }
 
@@ -291,7 +317,7 @@ export function createNormalizer(context: ServiceContext, options: { sessionTime
       absences = createAbsences({ what: 'source', appender, admin, clock, logger, gauge: metrics.topicMissing, again: subscribeLater });
       retention = createRetentionWatch({ admin, clock, logger, registry: context.registry });
       write = createWriter({ appender, serde, topics, now: clock.now, keys: context.keys, left });
-      seen = createSeen(open({ path: join(context.stateDir, 'seen'), onDiscard: (reason) => logger.warn({ reason }, 'cache of event ids discarded, it is read again') }), await log.reader(), clock.monotonic);
+      seen = createSeen(open({ path: join(context.stateDir, 'seen'), onDiscard: (reason) => logger.warn({ reason }, 'cache of event ids discarded, it is read again') }), { reader: await log.reader(), admin }, clock.monotonic);
       const begun = releases.current();
       await subscribe();
       // To join the group takes seconds: the topics of a release that came meanwhile would be nobody's until the next one.

@@ -10,6 +10,7 @@ export function createMetrics(registry: Registry) {
     headersLeft: new Counter({ name: 'weir_normalizer_headers_left_total', help: 'Headers of replayed raw records that were not carried on, for their name had come before: somebody else writes the raw topic.', labelNames: ['source'], registers }),
     batch: new Histogram({ name: 'weir_normalizer_batch_seconds', help: 'From taking a batch to its acknowledged outputs.', buckets: [0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 5], registers }),
     topicMissing: new Gauge({ name: 'weir_source_topic_missing', help: '1 while nothing of the source is taken or read because its raw topic does not exist.', labelNames: ['source'], registers }),
+    loading: new Gauge({ name: 'weir_event_ids_load_remaining', help: 'Raw records whose event ids are still to be read before anything of the partition is normalised.', labelNames: ['topic', 'partition'], registers }),
     lag: new Gauge({ name: 'weir_normalizer_lag', help: 'Raw records not yet read.', labelNames: ['topic', 'partition'], registers }),
   };
 }

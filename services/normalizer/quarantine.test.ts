@@ -43,7 +43,7 @@ function world(retentionMs = -1) {
           for (const { headers, value } of records) written.push({ topic, headers: Object.fromEntries((headers ?? []).map(([name, text]) => [name, text.toString()])), value: serde.decode(Buffer.from(value!)).value });
           return Promise.resolve(records.map((_, i) => i));
         } }),
-        admin: () => Promise.resolve({ listTopics: () => Promise.resolve([]), describeTopics: (names: readonly string[]) => Promise.resolve(names.map((name) => ({ name, exists: true, config: { 'retention.ms': String(retentionMs) } }))) }),
+        admin: () => Promise.resolve({ listTopics: () => Promise.resolve([]), offsetsAt: (_topic: string, time: number) => Promise.resolve(new Map(log.filter(({ timestamp }) => timestamp >= time).slice(0, 1).map(({ offset }) => [0, offset]))), describeTopics: (names: readonly string[]) => Promise.resolve(names.map((name) => ({ name, exists: true, config: { 'retention.ms': String(retentionMs) } }))) }),
         reader: () => Promise.resolve({ read: (topic: string, partition: number, from: number, to: number, take: (batch: RecordBatch) => void) => Promise.resolve(take({ topic, partition, epoch: 0, records: log.slice(from, to), nextOffset: to, highWatermark: to })), readOne: (_topic: string, _partition: number, offset: number) => Promise.resolve(log[offset]) }),
         consumer: (options: GroupConsumerOptions) => {
           handlers = options.handlers;

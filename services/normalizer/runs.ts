@@ -15,6 +15,8 @@ export interface Runs {
   /** Of the newest run that has it. */
   find(topic: string, generation: number, high: number, low: number): First | undefined;
   has(topic: string, generation: number): boolean;
+  /** Generations of which there are some, as a start finds them. */
+  kept(): Iterable<readonly [topic: string, generations: readonly number[]]>;
   /** A new run of the lowest level, of at most so many entries. */
   writer(topic: string, generation: number, entries: number): RunWriter;
   /** Merges of the topic, up to `entries` of each, and removal of up to `rows` that are not needed. */
@@ -329,6 +331,7 @@ export function createRuns(table: Table, maxFilterBytes: number): Runs {
       return undefined;
     },
     has: (topic, generation) => topics.get(topic)?.has(generation) === true,
+    kept: () => [...topics].map(([topic, generations]) => [topic, [...generations.keys()]] as const),
     writer(topic, generation, entries) {
       const writer = new Writer(newRun(groupOf(topic, generation), 0), entries);
       return {

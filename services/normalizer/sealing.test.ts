@@ -1,7 +1,8 @@
 import { randomBytes } from 'node:crypto';
+import type { LogRecord } from '@weir/log';
 import { consentRecord } from '@weir/mapping';
 import { identifiersOf, personOf } from '@weir/release';
-import { isSealed, sealKey, unseal, type KeyRing, type SealKey } from '@weir/seal';
+import { isSealed, seal, sealedBy, sealKey, unseal, type KeyRing, type SealKey } from '@weir/seal';
 import { createLocalSerde } from '@weir/testing';
 import fc from 'fast-check';
 import { expect, test } from 'vitest';
@@ -34,6 +35,19 @@ const erase = (at: number) => ({ keys, marks }: { keys: Map<string, SealKey>; ma
   marks.set('ann', at);
   keys.delete('ann');
 };
+
+test('the key of a day that is missing is looked for before its items are taken for unreadable, each once', async () => {
+  const [known, missing] = [sealKey(randomBytes(16), randomBytes(32)), sealKey(randomBytes(16), randomBytes(32))];
+  const here = new Map([[sealedBy(seal(known, plain)), known]]);
+  const looked: (readonly string[])[] = [];
+  const keys = { byId: (id: string) => here.get(id), find: async (ids: readonly string[]) => { looked.push(ids); here.set(ids[0]!, missing); } } as unknown as KeyRing;
+  const sealing = createSealing(keys, none);
+  const records = [known, missing, missing].map((key) => ({ value: seal(key, plain), headers: [] }) as unknown as LogRecord);
+  expect(sealing.prepare(records.slice(0, 1), () => false)).toBeUndefined();
+  await sealing.prepare(records, () => false);
+  expect(looked.map((ids) => ids.length)).toEqual([1]);
+  expect(records.map((record) => (sealing.open(record) as LogRecord).value!.toString())).toEqual(['hello', 'hello', 'hello']);
+});
 
 test('who is erased while keys are made for others is left out: a new key would make the record readable again', async () => {
   const { keys } = ring(erase(1000));

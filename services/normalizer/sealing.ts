@@ -12,8 +12,8 @@ interface Sealable {
 
 /** Raw records are opened, canonical ones sealed under the key of their subject, and nothing of an erased person goes on. */
 export interface Sealing {
-  /** The keys of a batch are read, as far as they are there. Undefined when they are already. */
-  prepare(records: readonly LogRecord[]): Promise<void> | undefined;
+  /** The keys of a batch are read, as far as they are there; one that is missing is looked for until it is surely destroyed. Undefined when they are already. @param gone true = it is given up */
+  prepare(records: readonly LogRecord[], gone: () => boolean): Promise<void> | undefined;
   /** The record with its plain value and envelope (opened when somebody asks), undefined when its key is destroyed, 'changed' when its bytes are not what was sealed. What is not sealed comes back as it is. */
   open(record: LogRecord): LogRecord | undefined | 'changed';
   /** Without what was erased: an output that any identifier of an erased person is on, accepted before the erasure. Of a no, what it says of the others stays (`unerased.ts`), behind what the sink holds. */
@@ -32,12 +32,13 @@ export function createSealing(keys: KeyRing | undefined, unerased: Unerased): Se
   }
 
   return {
-    prepare(records) {
-      const missing = records.some((record) => {
+    prepare(records, gone) {
+      const missing = new Set<string>();
+      for (const record of records) {
         const bytes = sealedOf(record);
-        return bytes !== undefined && keys.byId(sealedBy(bytes)) === undefined;
-      });
-      return missing ? keys.readToEnd() : undefined;
+        if (bytes !== undefined && keys.byId(sealedBy(bytes)) === undefined) missing.add(sealedBy(bytes));
+      }
+      return missing.size > 0 ? keys.find([...missing], gone) : undefined;
     },
     open(record) {
       const bytes = sealedOf(record);

@@ -1,7 +1,7 @@
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import type { Reader } from '@weir/log';
+import type { LogAdmin, Reader } from '@weir/log';
 import { H } from '@weir/pipeline';
 import { openTable, type Table } from '@weir/state';
 import fc from 'fast-check';
@@ -16,7 +16,7 @@ let seen: Seen;
 let now: number;
 const noReader = undefined as unknown as Reader;
 /** As many as are gathered: few, so that rows are written in each test. */
-const open = (reader = noReader, most = 3, limits = {}): Seen => createSeen(table, reader, () => now, { most, ...limits });
+const open = (reader = noReader, most = 3, limits = {}, offsetsAt: LogAdmin['offsetsAt'] = async () => new Map()): Seen => createSeen(table, { reader, admin: { offsetsAt } }, () => now, { most, ...limits });
 beforeEach(() => {
   dir = mkdtempSync(join(tmpdir(), 'weir-seen-'));
   table = openTable({ path: dir });
@@ -40,7 +40,7 @@ const first = (e: ReturnType<typeof entry>): string | undefined => {
 async function generations(): Promise<(string | undefined)[]> {
   await seen.close();
   table = openTable({ path: dir });
-  return [...new Set([...table.range('t/')].map(({ key }) => key.split('/')[1]))];
+  return [...new Set([...table.range('t@')].map(({ key }) => key.split('/')[1]))];
 }
 
 test('the first body stays the first, also over the end of a generation and when a batch is repeated', () => {
@@ -116,7 +116,7 @@ test('what little came is on disk after half a minute, so that a killed process 
   now = 31_000;
   add(entry('b', h, 2));
   add(entry('c', h, 3));
-  expect([...table.range('t/')].map(({ value }) => value.length)).toEqual([2 * entryBytes]);
+  expect([...table.range('t@')].map(({ value }) => value.length)).toEqual([2 * entryBytes]);
   // Its position is that of what is written, not of what is gathered.
   expect(table.get('#/t/0')?.toString()).toBe('3');
 });
@@ -161,6 +161,73 @@ test('where the last record cannot be read, nothing that is there is taken for t
   expect(first(entry('a', h2, 2, 10 * window + 5))).toBe(h1);
 });
 
+test('a fresh disk reads the window, not all that the topic keeps', async () => {
+  const log = Array.from({ length: 60 }, (_, i) => entry(`evt_${i}`, h, i, i * (window / 10)));
+  const reader = readerOf([log]);
+  const asked: [number, number][] = [];
+  const told: [number, number][] = [];
+  const offsetsAt = async (_topic: string, time: number) => new Map([[0, log.find((e) => e.timestamp >= time)!.offset]]);
+  seen = open({ ...reader, read: (topic, partition, from, to, take) => {
+    asked.push([from, to]);
+    return reader.read(topic, partition, from, to, take);
+  } }, 3, {}, offsetsAt);
+  await seen.load('t', 0, 60, window, 99 * window, { gone: () => false, progress: (read, total) => { told.push([read, total]); } });
+  // Later than the window before the last one, which is 59.
+  expect([asked, told[0], told.at(-1)]).toEqual([[[50, 60]], [0, 10], [10, 10]]);
+  expect([49, 50, 59].map((i) => seen.find('t', 0, entry(`evt_${i}`, h1, 60, 59 * (window / 10)), window)?.offset)).toEqual([undefined, 50, 59]);
+});
+
+test('a leader that was cut off and shows less is waited for: ids that it does not show would never be known', async () => {
+  const log = [entry('a', h1, 0), entry('b', h1, 1), entry('c', h1, 2)];
+  const reader = readerOf([log]);
+  let reads = 0;
+  seen = open({ ...reader, read: (topic, partition, from, to, take) => reader.read(topic, partition, from, reads++ === 0 ? 1 : to, take) });
+  await seen.load('t', 0, 3, window, 13 * window);
+  expect(log.map(({ eventId }) => seen.find('t', 0, entry(eventId, h2, 3), window)?.hash)).toEqual([h1, h1, h1]);
+});
+
+test('of a partition that was taken away while it was read nothing more is kept, and its next owner here goes on from there', async () => {
+  const log = Array.from({ length: 9 }, (_, i) => entry(`evt_${i}`, h1, i));
+  const reader = readerOf([log]);
+  const asked: number[] = [];
+  seen = open({ ...reader, read: (topic, partition, from, to, take) => {
+    asked.push(from);
+    return reader.read(topic, partition, from, to, take);
+  } });
+  let batches = 0;
+  await expect(seen.load('t', 0, 9, window, 13 * window, { gone: () => batches++ >= 2, progress: () => undefined })).rejects.toMatchObject({ code: 'log-assignment-stale' });
+  expect(log.map(({ eventId }) => seen.find('t', 0, entry(eventId, h2, 9), window)?.offset)).toEqual([0, 1, 2, 3, 4, 5, undefined, undefined, undefined]);
+  await seen.load('t', 0, 9, window, 13 * window);
+  expect([asked, seen.find('t', 0, entry('evt_8', h2, 9), window)?.offset]).toEqual([[0, 6], 8]);
+});
+
+test.each([['longer', 7, 14], ['shorter', 14, 7], ['much longer', 1, 30]])('a window that is made %s forgets nothing that is within it, and leaves nothing on disk that is not', async (_name, before, after) => {
+  const day = 86_400_000;
+  const at = (days: number, id: string, offset: number) => entry(id, h1, offset, (100 + days) * day);
+  const find = (days: number, id: string) => seen.find('t', 0, entry(id, h2, 99, (100 + days) * day), after * day)?.hash;
+  const put = (days: number, id: string, offset: number, windowDays: number): void => { seen.add('t', 0, [at(days, id, offset)], offset + 1, windowDays * day); };
+  for (let start = 0; start < 2; start++) {
+    put(0, 'first', 1, before);
+    put(0.5, 'second', 2, before);
+    // By an instance that was running, or by one that was started under the other release.
+    if (start === 1) {
+      await seen.close();
+      table = openTable({ path: dir });
+      seen = open();
+    }
+    put(1, 'third', 3, after);
+    for (const days of [1, Math.min(before, after)]) expect(['first', 'second', 'third'].map((id) => find(days, id))).toEqual([h1, h1, h1]);
+    expect(find(3 * Math.max(before, after), 'third')).toBeUndefined();
+    for (let i = 1; i < 40; i++) put(i * after, `later-${i}`, 10 + i, after);
+    await seen.close();
+    table = openTable({ path: dir });
+    expect([...new Set([...table.range('t@')].map(({ key }) => key.split('/')[0]))]).toEqual([`t@${after * day}`]);
+    expect(new Set([...table.range('t@')].map(({ key }) => key.split('/')[1])).size).toBeLessThanOrEqual(2);
+    table.clear();
+    seen = open();
+  }
+});
+
 test.each([0, 1, 2])('a partition that lags by more than the window keeps its ids though another one is live (%i batches after it, and after a start)', async (after) => {
   const late = (offset: number) => seen.find('t', 1, entry('late', h2, offset, 9 * window + 5), window)?.hash;
   const live = (n: number): void => { for (let i = 0; i < n; i++) seen.add('t', 0, [entry(`live-${i}`, h, 10 + i, 12 * window + i)], 11 + i, window); };
@@ -199,10 +266,10 @@ test('a partition that was taken away, or of which nothing comes any more, does 
   expect(seen.find('u', 0, entry('here', h2, 9, 8 * week), week)?.hash).toBe(h);
   await seen.close();
   table = openTable({ path: dir });
-  expect([...new Set([...table.range('u/')].map(({ key }) => key.split('/')[1]))]).toEqual(['8']);
+  expect([...new Set([...table.range('u@')].map(({ key }) => key.split('/')[1]))]).toEqual(['8']);
 });
 
-test.each([['of rows that were text', []], ['of a row an event', [{ key: '#layout', value: Buffer.from('2') }]]])('a cache of the layout before, %s, is read again, once', async (_name, mark) => {
+test.each([['of rows that were text', []], ['of a row an event', [{ key: '#layout', value: Buffer.from('2') }]], ['of one length of generations', [{ key: '#layout', value: Buffer.from('3') }]]])('a cache of the layout before, %s, is read again, once', async (_name, mark) => {
   table.clear();
   table.putBatch([...mark, { key: `t/10/${'0'.repeat(26)}`, value: Buffer.alloc(32) }, { key: '#oldest/t', value: Buffer.from('10') }, { key: '#/t/0', value: Buffer.from('6') }]);
   const asked: number[] = [];
@@ -232,8 +299,8 @@ test('after a write that failed nothing more is written: what is on disk is what
   expect(() => add(entry('e', h, 5))).toThrow(/a write of them failed/);
   await seen.close();
   table = openTable({ path: dir });
-  expect([...table.range('t/')]).toEqual([]);
-  seen = open({ readOne: async () => undefined, read: async (_topic: string, _partition: number, from: number) => { asked.push(from); } } as unknown as Reader);
+  expect([...table.range('t@')]).toEqual([]);
+  seen = open({ readOne: async () => undefined, read: async (_topic: string, _partition: number, from: number, to: number, take: (batch: unknown) => void) => { asked.push(from); take({ records: [], nextOffset: to }); } } as unknown as Reader);
   await seen.load('t', 0, 5, window, 10 * window);
   expect(asked).toEqual([0]);
 });

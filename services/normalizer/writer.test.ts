@@ -4,7 +4,7 @@ import { H, topicNames } from '@weir/pipeline';
 import { personOf } from '@weir/release';
 import { seal, sealedBy, sealKey, unseal } from '@weir/seal';
 import { expect, test } from 'vitest';
-import { createWriter, type Work } from './writer.ts';
+import { createLinkMemory, createWriter, type Work } from './writer.ts';
 
 test('a raw record with more headers of a replay than a record can carry stops nothing: the first of each name goes on, the others are counted', async () => {
   const appended: { topic: string; records: readonly OutRecord[] }[] = [];
@@ -168,3 +168,22 @@ test('a workspace that keeps no values writes links without, those that are know
   await w.record(true);
   expect(w.links()).toEqual(both('e@x.example'));
 });
+
+test('a few identifiers in all their combinations, as anybody with a public key may send them, do not fill the memory', async () => {
+  const memory = createLinkMemory();
+  const write = createWriter({
+    appender: { partitionFor: () => 0, append: (_topic: string, records: readonly OutRecord[]) => Promise.resolve(records.map((_, i) => i)) }, serde: { encode: () => Buffer.alloc(0) }, topics: topicNames('t'), now: () => 1, left: () => {},
+  } as never, memory);
+  const raw = { source: 'web', topic: 't.raw.web', partition: 0, record: { offset: 1, timestamp: 1, key: null, value: Buffer.from('v'), headers: [] }, headers: { eventId: 'e', hash: 'h', acceptedAt: 1, traceparent: 't', redriven: false, common: undefined }, known: null };
+  const sizes: number[] = [];
+  for (let email = 0; email < 12; email++) {
+    const works = Array.from({ length: 10_000 }, (_, i) => {
+      const person = personOf(['userId:u', `email:${email}`, `phone:${i % 100}`, `anonymousId:${Math.floor(i / 100)}`], 'userId:u');
+      return { ...raw, result: { kind: 'ok', mapping: 'm', outputs: [{ recordType: 'weir.canonical.Profile', from: 0, to: 1, outputId: 'o', outputName: 'main', person }] } };
+    });
+    await write(works as unknown as Work[], { bytes: Buffer.alloc(1), at: 1 } as Sink, { hash: 'r', linkedIdentifiers: false });
+    sizes.push(memory.linked.trusted.size);
+  }
+  // A batch more than the bound at most; the links, of which they are made, stay.
+  expect([Math.max(...sizes), sizes.at(-1)!, memory.links.size]).toEqual([110_000, 10_000, 212]);
+}, 60_000);

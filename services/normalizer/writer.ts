@@ -51,8 +51,16 @@ function constant(name: string, text: string): Buffer {
   return bytes;
 }
 
-/** Links already acknowledged by this process: link → partition and offset. Bounded; a link sent again changes nothing. */
+/** Of each of both; a link sent again changes nothing. */
 const maxLinks = 100_000;
+
+/** Links already acknowledged by this process. Bounded, whatever somebody with a public key sends. */
+export interface LinkMemory {
+  readonly links: Map<string, readonly [partition: number, offset: number]>;
+  /** How far the links of a person got, by its identifiers, when all of them are acknowledged; as a source said it that is trusted, and as one that is not. */
+  readonly linked: Readonly<Record<'trusted' | 'untrusted', Map<string, string>>>;
+}
+export const createLinkMemory = (): LinkMemory => ({ links: new Map(), linked: { trusted: new Map(), untrusted: new Map() } });
 
 type Sources = Release['sources'] | undefined;
 
@@ -77,12 +85,9 @@ const names = { hash: named(H.hash), event: named(H.event), accepted: named(H.ac
  * canonical records, which name those positions; then dead letters and outcomes. Resolves when all of it is
  * acknowledged. Order per raw key is kept: canonical records are appended in the order of the batch.
  */
-export function createWriter(ports: WriterPorts) {
+export function createWriter(ports: WriterPorts, { links, linked }: LinkMemory = createLinkMemory()) {
   const { appender, serde, topics, keys } = ports;
   const sealer = keys === undefined ? undefined : identifiersSealer(serde, keys);
-  const links = new Map<string, readonly [partition: number, offset: number]>();
-  /** How far the links of a person got, by its identifiers, when all of them are acknowledged; as a source said it that is trusted, and as one that is not. */
-  const linked = { trusted: new Map<string, string>(), untrusted: new Map<string, string>() };
   /** Identifiers erased since what is known was gone over: their links are written again, for the value that they keep cannot be read any more. */
   const erased = new Set<string>();
   /** How often that was; what was being written meanwhile is not taken for known. */
@@ -170,6 +175,11 @@ export function createWriter(ports: WriterPorts) {
 
   function forgetAll(): void {
     links.clear();
+    forgetTexts();
+  }
+
+  /** Nothing is written again for it: the links say the same. */
+  function forgetTexts(): void {
     linked.trusted.clear();
     linked.untrusted.clear();
   }
@@ -241,6 +251,8 @@ export function createWriter(ports: WriterPorts) {
     const none: readonly number[] = [];
     const [consentOffsets, linkOffsets] = asked.records.length + fresh.records.length === 0 ? [none, none] : await Promise.all([appender.append(topics.consentChanges, asked.records), appender.append(topics.identity, fresh.records)]);
     if (links.size > maxLinks) forgetAll();
+    // Few identifiers in all their combinations have few links.
+    if (linked.trusted.size + linked.untrusted.size > maxLinks) forgetTexts();
     const counts = before === erasures && mode === kept;
     fresh.names.forEach((name, i) => {
       const at = [fresh.records[i]!.partition, linkOffsets[i]!] as const;
