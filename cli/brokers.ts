@@ -3,7 +3,7 @@ import { join } from 'node:path';
 import { commonOptions, defineConfig, kafkaConnection, readConfig, registryConnection, securityOptions } from '@weir/config';
 import { createLog, createSerde, type Log } from '@weir/log';
 import { checkTopics, planTopics, topicNames, type TopicFinding } from '@weir/pipeline';
-import { applyAudited, createTopicsAudited, type Release } from '@weir/release';
+import { applyAudited, createTopicsAudited, encodeRelease, type Release } from '@weir/release';
 import { UsageError } from './command.ts';
 
 /** What a command needs that talks to the brokers itself: the first deployment, before a control API runs. */
@@ -56,9 +56,11 @@ export async function applyDirect(env: Env, release: Release, message: string | 
   const log = createLog({ ...kafkaConnection({ ...config, brokers }), clientId: 'weir-cli' });
   try {
     const direct = await directOf(log, topicPrefix);
-    const topicsCreated = await createTopicsAudited({ admin: await log.admin(), plan, ...direct });
     const serde = createSerde(registryConnection({ ...config, registryUrl }));
     await serde.start();
+    // One that does not fit is refused before anything is made for it.
+    encodeRelease({ serde, release, by: direct.by, message, now: direct.now() });
+    const topicsCreated = await createTopicsAudited({ admin: await log.admin(), plan, ...direct });
     await applyAudited({ ...direct, serde, topic: topicNames(topicPrefix).control, release, message });
     return { hash: release.hash, changed: true, topicsCreated };
   } finally {

@@ -183,4 +183,12 @@ test('a trace has ended when something ended and everything let through did', ()
   expect(hasEnded([decided('a'), decided('b'), outcome('a')])).toBe(false);
   expect(hasEnded([decided('a'), decided('b', 'deny'), outcome('a')])).toBe(true);
   expect(hasEnded([{ stage: 'accepted', at }, { stage: 'outcome', at }])).toBe(true);
+  // Two outputs go to one operation: each ends by itself, and what was decided twice ends once.
+  const [one, two] = ['out_1', 'out_2'].map((outputId) => ({ outputId }));
+  const both = [{ ...decided('a'), ...one }, { ...decided('a'), ...one }, { ...decided('a'), ...two }, { ...outcome('a'), ...one }];
+  expect(hasEnded(both)).toBe(false);
+  expect(waitsOf([{ stage: 'normalized', at }, ...both], { lag: { 'dispatcher.a': 1 }, incidents: [], paused: [], callers: 1 })).toEqual(['a: 1 deliveries wait for its dispatcher']);
+  expect(hasEnded([...both, { ...outcome('a'), ...two }])).toBe(true);
+  // Of an index of before, whose ends name no output.
+  expect(hasEnded([...both.slice(0, 3), outcome('a')])).toBe(true);
 });

@@ -12,7 +12,7 @@ afterAll(() => rmSync(folder, { recursive: true, force: true }));
 type Asked = { readonly order: { readonly identifiers: { readonly email?: string } }; readonly key?: string };
 
 /** The plan of this file, by a control API that answers each change so. */
-async function planOf(text: string, answer: (asked: Asked) => object) {
+async function planOf(text: string | Buffer, answer: (asked: Asked) => object) {
   const file = join(folder, 'people.csv');
   writeFileSync(file, text);
   const asked: Asked[] = [];
@@ -31,6 +31,15 @@ test('rows that are wrong are named with their line and reason, in the order of 
   expect(plan.changes).toEqual([{ change: 'none → granted', rows: 2, lines: [2, 8] }, { change: 'stays withdrawn: this grant was recorded before', rows: 1, lines: [4] }, { change: 'no change', rows: 1, lines: [6] }]);
   expect(plan.rows.map((row) => row.line)).toEqual([2, 4, 6, 8]);
   expect(asked[2]!.order.identifiers).toEqual({ email: 'cyd', externalIds: [{ type: 'crm', value: '1:2' }] });
+});
+
+test('a file that is no UTF-8 is refused whole, with its first such line: a no under another address would be one to nobody', async () => {
+  const table = 'email,purpose,state\nann@x.example,news,withdrawn\njürgen@x.example,news,withdrawn\n';
+  const nothing = () => ({ before: 'none', after: 'withdrawn', why: null });
+  await expect(planOf(Buffer.from(table, 'latin1'), nothing)).rejects.toThrow(/people\.csv is no UTF-8, by its line 3: .*iconv -f WINDOWS-1252/);
+  await expect(planOf(Buffer.from('email,purpose,state\njürgen@x.example,news,withdrawn', 'latin1'), nothing)).rejects.toThrow('by its line 2');
+  await expect(planOf(Buffer.from(`\ufeff${table}`, 'utf16le'), nothing)).rejects.toThrow('people.csv is UTF-16: save it as CSV UTF-8');
+  for (const mark of ['', '\ufeff']) expect((await planOf(mark + table, nothing)).asked.map(({ order }) => order.identifiers.email)).toEqual(['ann@x.example', 'jürgen@x.example']);
 });
 
 test('a row goes as it stands in the file, and a grant under the key that it has had since imports began: the next import of it opens nothing', async () => {

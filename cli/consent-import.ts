@@ -43,7 +43,7 @@ type Preview = { readonly problem: string } | { readonly before: string; readonl
 export async function planImport(client: Pick<Client, 'post'>, file: string, looked: (done: number, of: number) => void): Promise<ImportPlan> {
   if (statSync(file).size > maxFileBytes) throw new Finding(`${file} is over ${maxFileBytes / 1024 / 1024} MB: split it`);
   const problems = new Map<number, string>();
-  const rows = parseCsv(readFileSync(file, 'utf8'), columns, maxRows).flatMap((row): ImportRow[] => {
+  const rows = parseCsv(textOf(file), columns, maxRows).flatMap((row): ImportRow[] => {
     const found = rowOf(row);
     if (typeof found !== 'string') return [found];
     problems.set(row.line, found);
@@ -66,6 +66,31 @@ export async function planImport(client: Pick<Client, 'post'>, file: string, loo
     problems: [...problems].sort(([a], [b]) => a - b).map(([line, problem]) => `line ${line}: ${problem}`),
     changes: [...lines].map(([change, list]) => ({ change, rows: list.length, lines: list.toSorted((a, b) => a - b).slice(0, shownLines) })),
   };
+}
+
+/** What is no UTF-8 is refused: read as such, an address of other letters would be another one, and a no one to nobody. */
+function textOf(file: string): string {
+  const bytes = readFileSync(file);
+  const decoder = new TextDecoder('utf-8', { fatal: true });
+  const isText = (part: Uint8Array): boolean => {
+    try {
+      decoder.decode(part);
+      return true;
+    } catch {
+      return false;
+    }
+  };
+  if (isText(bytes)) return decoder.decode(bytes);
+  const wide = (bytes[0] === 0xff && bytes[1] === 0xfe) || (bytes[0] === 0xfe && bytes[1] === 0xff);
+  let line = 1;
+  let at = 0;
+  for (;;) {
+    const end = bytes.indexOf(10, at);
+    if (end < 0 || !isText(bytes.subarray(at, end))) break;
+    at = end + 1;
+    line++;
+  }
+  throw new Finding(`${file} is ${wide ? 'UTF-16' : `no UTF-8, by its line ${line}`}: save it as CSV UTF-8, or convert it with iconv -f ${wide ? 'UTF-16' : 'WINDOWS-1252'} -t UTF-8`);
 }
 
 function wordsOf({ before, after, why }: Exclude<Preview, { readonly problem: string }>): string {

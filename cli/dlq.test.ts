@@ -20,7 +20,7 @@ const letter = `dlq_${'a'.repeat(32)}`;
 interface Asked { readonly path: string; readonly body: any }
 
 /** Runs `weir dlq …` against a control API that knows the destination crm, has no letter in its lists, and whose orders are previewed, and finished once started. */
-async function dlq(positionals: readonly string[], values: CommandContext['values'], refusal?: object, list: object = { deadLetters: [] }, ends = 'finished', found: object = {}): Promise<{ readonly code: number; readonly out: string; readonly asked: readonly Asked[] }> {
+async function dlq(positionals: readonly string[], values: CommandContext['values'], refusal?: object, list: object = { deadLetters: [] }, ends = 'finished', found: object = {}, signal = new AbortController().signal): Promise<{ readonly code: number; readonly out: string; readonly asked: readonly Asked[] }> {
   const asked: Asked[] = [];
   let state = 'previewed';
   server = createServer((request, response) => {
@@ -38,7 +38,7 @@ async function dlq(positionals: readonly string[], values: CommandContext['value
   let out = '';
   const stream = { write: (text: string) => { out += text; } };
   const code = await command.run({
-    terminal: createTerminal({ out: stream, err: stream, env: {}, monotonic: () => 0 }), json: false, values, positionals, signal: new AbortController().signal,
+    terminal: createTerminal({ out: stream, err: stream, env: {}, monotonic: () => 0 }), json: false, values, positionals, signal,
     target: { host: '127.0.0.1', port: (server.address() as AddressInfo).port - 1, dataDir: '/nonexistent', env: { WEIR_TOKEN: 'x' } },
   });
   return { code, out, asked };
@@ -89,6 +89,22 @@ test('a redrive of named letters that put nothing back is no success: none of th
   expect((await run('failed')).code).toBe(1);
 });
 
+test('a redrive that is left by Ctrl-C says that the order goes on, and is no success', async () => {
+  const { code, out } = await dlq(['redrive', letter], {}, undefined, undefined, 'running', { counts: {} }, AbortSignal.abort());
+  expect([code, out]).toEqual([1, `0 redriven so far, the order goes on: weir replay watch ${id}\n`]);
+});
+
+test('a run that somebody cancels or pauses is no success', async () => {
+  const run = async (ends: string) => (await dlq(['redrive'], { code: 'delivery-rejected', yes: true }, undefined, undefined, ends)).code;
+  expect([await run('finished'), await run('cancelled'), await run('paused'), await run('failed')]).toEqual([0, 1, 1, 1]);
+});
+
+test('a preview says of which time it is, and a report what was not waited for', async () => {
+  const { out } = await dlq(['redrive'], { code: 'delivery-rejected', yes: true }, undefined, undefined, 'finished', { since: '2026-03-04T00:00:00.000Z', until: '2026-03-04T11:00:00.000Z', report: { seconds: 1, ended: {}, left: ['crm'] } });
+  expect(out).toContain('of what was put there at or after 2026-03-04T00:00:00.000Z and before 2026-03-04T11:00:00.000Z');
+  expect(out).toContain('not waited for, as they have left the release: crm');
+});
+
 test('letters that wait for an approver, or cannot be read, are not told for lost: a redrive says what they are, and what else has gone', async () => {
   const run = (ids: readonly string[], met: object) => dlq(['redrive', ...ids], {}, undefined, undefined, 'empty', { preview: { ...preview, records: 0, back: 0, ...met } });
   const three = ['a', 'b', 'c'].map((digit) => `dlq_${digit.repeat(32)}`);
@@ -108,7 +124,7 @@ test('a redrive of some letters says how many others were held or unreadable, on
 });
 
 test('what cannot be asked of a list is wrong use, and is not taken for an empty list', async () => {
-  for (const [values, message] of [[{ since: '1h', until: '2h' }, /ends .* before it begins/], [{ release: 'nonsense' }, /--release: rel_/], [{ limit: '' }, /whole number/], [{ limit: ' ' }, /whole number/]] as const) {
+  for (const [values, message] of [[{ since: '1h', until: '2h' }, /ends .* before it begins/], [{ release: 'nonsense' }, /--release: rel_/], [{ since: '2026-03-04T12:00' }, /needs Z or an offset/], [{ until: '2026-03-04 12:00:00' }, /needs Z or an offset/], [{ limit: '' }, /whole number/], [{ limit: ' ' }, /whole number/]] as const) {
     await expect(dlq(['list'], values), JSON.stringify(values)).rejects.toThrow(UsageError);
     await expect(dlq(['list'], values)).rejects.toThrow(message);
   }

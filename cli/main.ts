@@ -76,7 +76,7 @@ function fail(command: Command, error: unknown, json: boolean, terminal: Termina
   const problems = error instanceof WorkspaceError ? error.problems : error instanceof Refused ? error.body.problems : undefined;
   if (problems !== undefined) {
     if (json) terminal.json({ ok: false, problems });
-    else for (const p of problems) terminal.error(`${p.file}:${p.line}: ${printable(p.message)}\n  remedy: ${printable(p.remedy)}`);
+    else for (const p of problems) terminal.error(`${printable(p.file)}:${p.line}: ${printable(p.message)}\n  remedy: ${printable(p.remedy)}`);
     return 2;
   }
   const known = findWeirError(error);

@@ -1,4 +1,5 @@
 import { createTree, decodeLeaf, verifyCheckpoint, verifyInclusion, type AuditLeaf } from '@weir/audit';
+import { deliveryOfStage, endsOf, type TraceStage } from '@weir/pipeline';
 import { checkedLog, tellOwnKey, type CheckedLog } from './audit-log.ts';
 import { Refused, type Client } from './client.ts';
 import { Finding, textOption, type CommandContext } from './command.ts';
@@ -8,8 +9,6 @@ import { printable } from './terminal.ts';
 interface Stage { readonly stage: string; readonly at: string; readonly [field: string]: unknown }
 /** `ok`: null = it could not be checked. */
 interface Claim { readonly ok: boolean | null; readonly what: string; readonly how: string }
-/** Effect of a decision, for each operation of a destination. */
-type Effects = ReadonlyMap<string, string>;
 
 const releaseActions = new Set(['release.apply', 'release.hash']);
 /** Releases of before `release.hash` are named by the secrets that they brought into use. */
@@ -42,20 +41,19 @@ export async function proveEvent(context: CommandContext, client: Client, eventI
   return ok ? 0 : 1;
 }
 
-const keyOf = (s: Stage): string => (typeof s['destination'] === 'string' ? `${s['destination']}/${String(s['operation'])}` : '-');
+const nameOf = (s: TraceStage): string => (typeof s['destination'] === 'string' ? `${s['destination']}/${String(s['operation'])}` : '-');
 
 function print({ terminal }: CommandContext, eventId: string, stages: readonly Stage[], decided: readonly Stage[]): void {
   const accepted = stages.find((s) => s.stage === 'accepted');
   terminal.line(`event ${eventId}${accepted === undefined ? '' : `, accepted ${accepted.at} from ${printable(String(accepted['source']))}`}\n`);
+  const endOf = endsOf(stages);
   terminal.table(['decided', 'destination', 'result', 'because', 'consent seen'], decided.map((s) => {
-    const end = stages.findLast((o) => o.stage === 'outcome' && keyOf(o) === keyOf(s));
+    const end = endOf(s);
     const consent = (s['consent'] ?? []) as ReadonlyArray<{ purpose: string; state: string }>;
-    return [s.at, keyOf(s), String(end?.['state'] ?? s['effect']), `${String(end?.['reason'] ?? s['reason'] ?? `rule ${String(s['rule'] ?? '-')}`)}${typeof s['purpose'] === 'string' ? `, for ${s['purpose']}` : ''}`, consent.map((c) => `${c.purpose} ${c.state}`).join(', ') || 'none'];
+    return [s.at, nameOf(s), String(end?.['state'] ?? s['effect']), `${String(end?.['reason'] ?? s['reason'] ?? `rule ${String(s['rule'] ?? '-')}`)}${typeof s['purpose'] === 'string' ? `, for ${s['purpose']}` : ''}`, consent.map((c) => `${c.purpose} ${c.state}`).join(', ') || 'none'];
   }));
   terminal.line();
 }
-
-const effectsOf = (decisions: ReadonlyArray<{ readonly destination: string | null; readonly operation: string | null; readonly effect: string }>): Effects => new Map(decisions.filter((d) => d.destination !== null).map((d) => [`${d.destination}/${d.operation}`, d.effect]));
 
 /** The decisions made once more, by the control service, from what was recorded. */
 async function again(client: Client, eventId: string, decided: readonly Stage[]): Promise<Claim> {
@@ -68,13 +66,17 @@ async function again(client: Client, eventId: string, decided: readonly Stage[])
     if (error instanceof Refused && error.status === 404) return { ok: null, what, how: 'not checked: the record itself is gone (erased, or past its retention), so they cannot be made once more' };
     throw error;
   }
-  const last = decided.filter((s) => s['release'] === found.release);
-  const recorded = effectsOf(last as never);
-  const now = effectsOf(found.records.flatMap((r) => r.routes));
-  const differ = [...recorded].filter(([key, effect]) => now.get(key) !== effect);
+  // An event has several outputs, each decided by itself; the record of one may be gone, with its person.
+  const outputs = new Set(found.records.map((r) => r.outputId));
+  const last = decided.filter((s) => s['release'] === found.release && typeof s['destination'] === 'string');
+  const recorded = new Map(last.filter((s) => outputs.has(s['outputId'] as string)).map((s) => [deliveryOfStage(s), s]));
+  const gone = new Set(last.map(deliveryOfStage)).size - recorded.size;
+  const now = new Map(found.records.flatMap(({ outputId, routes }) => routes.map(({ destination, operation, effect }) => [deliveryOfStage({ stage: 'decided', outputId, destination, operation }), effect] as const)));
   // A limit that was used up, and a loop of consent that was cut, are not in the record.
-  const open = differ.filter(([key]) => !last.some((s) => keyOf(s) === key && /^(limit:|consent-(origin|echo)$)/.test(String(s['reason']))));
-  return { ok: open.length === 0, what, how: open.length === 0 ? `made once more by the control service with ${found.release} from the recorded event and consent: the same ${recorded.size}` : `made once more by the control service with ${found.release}, others: ${open.map(([key, effect]) => `${key} ${effect}, now ${now.get(key) ?? 'none'}`).join('; ')}` };
+  const open = [...recorded].filter(([key, s]) => now.get(key) !== s['effect'] && !last.some((other) => deliveryOfStage(other) === key && /^(limit:|consent-(origin|echo)$)/.test(String(other['reason']))));
+  const made = `made once more by the control service with ${found.release}`;
+  const left = gone === 0 ? '' : `; ${gone} not checked: their record is gone (erased, or past its retention)`;
+  return { ok: open.length > 0 ? false : recorded.size === 0 && gone > 0 ? null : true, what, how: (open.length === 0 ? `${made} from the recorded event and consent: the same ${recorded.size}` : `${made}, others: ${open.map(([key, s]) => `${nameOf(s)} ${String(s['effect'])}, now ${now.get(key) ?? 'none'}`).join('; ')}`) + left };
 }
 
 /** The leaf under which the release was applied, with its proof in the tree. */

@@ -2,7 +2,7 @@ import { createServer, type Server } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { afterEach, expect, test } from 'vitest';
 import { Finding, UsageError, type CommandContext } from './command.ts';
-import { command } from './commands/replay.ts';
+import { command, parseTime } from './commands/replay.ts';
 import { createTerminal } from './terminal.ts';
 
 let server: Server | undefined;
@@ -61,4 +61,11 @@ test('a preview of a range that retention took a part of says since when it is t
   expect(out).toContain('before 2026-03-04T10:00:00.000Z is gone (retention)');
   server?.close();
   expect((await replay({ state: 'previewed', preview: { ...counts, goneBefore: null } }, () => {})).out).not.toContain('gone');
+});
+
+test('a time of day means one moment, wherever it is typed: it has a zone; a day alone begins in UTC', () => {
+  expect(parseTime('since', '2026-03-04', 0)).toBe(Date.UTC(2026, 2, 4));
+  expect(parseTime('since', '2026-03-04T12:00Z', 0)).toBe(Date.UTC(2026, 2, 4, 12));
+  expect(parseTime('until', '2026-03-04 12:00:30+01:00', 0)).toBe(Date.UTC(2026, 2, 4, 11, 0, 30));
+  for (const text of ['2026-03-04T12:00', '2026-03-04 12:00', '2026-03-04T12:00:00.5', 'yesterday']) expect(() => parseTime('since', text, 0)).toThrow(/^--since: .* is no time/);
 });

@@ -1,6 +1,7 @@
 import type { Client } from './client.ts';
 import { Finding, textOption, UsageError, type CommandContext } from './command.ts';
 import { createConsentSender, identifiersOf, lookUpConsent, type ConsentAnswer, type ConsentOrder, type PersonConsent } from './consent-api.ts';
+import { printable } from './terminal.ts';
 import { tellLinked, type Told } from './subject-tell.ts';
 
 /** Every purpose, of later releases too (docs/consent.md). */
@@ -36,7 +37,7 @@ export async function stop(context: CommandContext, client: Client, identifier: 
   if (!stopped) throw new Finding('not every instance has answered in time: it is recorded, and holds when the last of them has applied it or its lease has ended');
   if (known === 'nobody' && json) return 1;
   if (known === 'nobody') throw new Finding('nobody is known by this identifier: look at how it is written. The no is recorded, and nothing that comes under it will be used, but whoever was meant is stopped only if it is theirs');
-  if (before instanceof Finding) terminal.error(`whether anybody is known by this identifier could not be seen: ${before.message}`);
+  if (before instanceof Finding) terminal.error(`whether anybody is known by this identifier could not be seen: ${printable(before.message)}`);
   if (!json && known === 'unclear') terminal.line('nothing but an earlier no is known by this identifier for certain: look at how it is written');
   if (!json) terminal.line(`stopped: nothing of this person is being sent for ${asked === undefined ? 'any purpose' : asked.join(', ')}, and nothing will be until a new consent`);
   return told === undefined ? 0 : printTold(told, context);

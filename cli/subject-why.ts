@@ -35,16 +35,17 @@ export async function why(context: CommandContext, client: Client, identifier: s
   const destination = textOption(context, 'destination');
   if (destination !== undefined && !/^[a-z0-9][a-z0-9-]{0,62}$/.test(destination)) throw new UsageError(`${printable(destination)} is no destination name`);
   const person = identifiersOf(identifier);
-  const { decisions, onlyGiven } = await client.post<{ decisions: readonly Decision[]; onlyGiven: boolean }>('/v1/subjects/decisions', { identifier, limit: numberOption(context, 'limit', 20, 1, 1000), ...(destination === undefined ? {} : { destination }) });
+  const { decisions, onlyGiven, cut = false } = await client.post<{ decisions: readonly Decision[]; onlyGiven: boolean; /** Absent: of a control service of before. */ cut?: boolean }>('/v1/subjects/decisions', { identifier, limit: numberOption(context, 'limit', 20, 1, 1000), ...(destination === undefined ? {} : { destination }) });
   const [consent] = await lookUpConsent(client, [person]);
   const purposes = new Set(decisions.map((d) => d.purpose));
   const now = consent?.purposes.filter((p) => purposes.has(p.purpose)) ?? [];
   const states = consent?.states.filter((s) => purposes.has(s.purpose)) ?? [];
   if (json) {
-    terminal.json({ decisions, onlyGiven, consent: { now, states } });
+    terminal.json({ decisions, onlyGiven, cut, consent: { now, states } });
     return 0;
   }
   if (onlyGiven) terminal.line('more than 64 identifiers are linked to this one, so no use is open: only what was decided under the one given');
+  if (cut) terminal.line('of the newest 20000 events alone, as there are more:');
   if (decisions.length === 0) terminal.line(`nothing was decided about this person${destination === undefined ? '' : ` for ${destination}`}: no event of it was accepted, or it has left the topics`);
   else terminal.table(['decided', 'what', 'destination', 'result', 'because', 'event'], decisions.map((d) => [d.at, `${d.record ?? 'erased record'} of ${d.source}`, d.destination === null ? '-' : `${d.destination}/${d.operation ?? ''}`, d.end?.state ?? (d.effect === 'allow' ? 'on its way' : d.effect), because(d), d.eventId]));
   if (now.length > 0) {

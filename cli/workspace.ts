@@ -1,7 +1,7 @@
 import { readAdapterFile, registry } from '@weir/adapters';
 import type { WorkspaceProblem } from '@weir/errors';
 import { assertPolicyTests, compileRelease, readWorkspace, withDefaults, type Release, type ReleaseFile } from '@weir/release';
-import type { Terminal } from './terminal.ts';
+import { printable, type Terminal } from './terminal.ts';
 
 /** Checks only: nothing is hashed with it. */
 const checkKey = Buffer.alloc(32);
@@ -20,7 +20,7 @@ export function compileFolder(dir: string): Release {
 
 /** To stderr, as problems are; the workspace is valid all the same. */
 export function printAdvice(terminal: Terminal, advice: readonly WorkspaceProblem[]): void {
-  for (const { file, line, message, remedy } of advice) terminal.error(`${terminal.paint.yellow('warning')}  ${file}:${line}: ${message}\n  remedy: ${remedy}`);
+  for (const { file, line, message, remedy } of advice) terminal.error(`${terminal.paint.yellow('warning')}  ${printable(file)}:${line}: ${printable(message)}\n  remedy: ${printable(remedy)}`);
 }
 
 export function compileFiles(files: readonly ReleaseFile[]): Release {

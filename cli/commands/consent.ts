@@ -35,7 +35,7 @@ interface Receipts {
   /** Absent: of a control service of before. */
   readonly actor?: string | null;
   readonly acceptedAt: string;
-  readonly receipts: ReadonlyArray<{ readonly destination: string; readonly operation: string | null; readonly state: string; readonly reason: string | null; readonly at: string | null; readonly status: number | null }>;
+  readonly receipts: ReadonlyArray<{ readonly destination: string; readonly operation: string | null; /** Absent: of a control service of before. */ readonly outputId?: string | null; readonly state: string; readonly reason: string | null; readonly at: string | null; readonly status: number | null }>;
 }
 
 const toldAs: Readonly<Record<string, string>> = { delivered: 'told', denied: 'not told', pending: 'on its way', 'no-route': 'no route carries it there' };
@@ -55,8 +55,9 @@ async function receipts(context: CommandContext, what: string): Promise<number> 
   }
   if (changes.length === 0) terminal.line('no change of consent is known');
   for (const change of changes) {
-    terminal.line(`${change.id}  from ${change.source}${change.actor ? ` by ${change.actor}` : ''}, accepted ${change.acceptedAt}`);
-    terminal.table(['destination', 'operation', 'receipt', 'at', 'answer'], change.receipts.map((r) => [r.destination, r.operation ?? '', `${toldAs[r.state] ?? r.state}${r.reason === null ? '' : `: ${r.reason}`}`, r.at ?? '', r.status === null ? '' : `HTTP ${r.status}`]));
+    terminal.line(`${change.id}  from ${printable(change.source)}${change.actor ? ` by ${printable(change.actor)}` : ''}, accepted ${change.acceptedAt}`);
+    const several = new Set(change.receipts.flatMap((r) => r.outputId ?? [])).size > 1;
+    terminal.table(['destination', 'operation', 'receipt', 'at', 'answer', ...(several ? ['change'] : [])], change.receipts.map((r) => [r.destination, r.operation ?? '', `${toldAs[r.state] ?? r.state}${r.reason === null ? '' : `: ${r.reason}`}`, r.at ?? '', r.status === null ? '' : `HTTP ${r.status}`, ...(several ? [r.outputId ?? 'each'] : [])]));
     terminal.line();
   }
   return 0;
@@ -80,7 +81,7 @@ async function set(context: CommandContext, identifier: string): Promise<number>
   const optional = Object.fromEntries((['channel', 'topic', 'proof'] as const).flatMap((name) => (textOption(context, name) === undefined ? [] : [[name, textOption(context, name)]])));
   const answer = await createConsentSender(context.target, context.signal)({ identifiers, purpose, state, ...optional }, { wait: true });
   if (json) terminal.json(answer);
-  else if (answer.status >= 400) terminal.error(answer.message ?? String(answer.status));
+  else if (answer.status >= 400) terminal.error(printable(answer.message ?? String(answer.status)));
   else if (answer.opened === false) terminal.error(`recorded, and it opened nothing: a no that stands keeps it closed (weir consent show): ${answer.id}`);
   else terminal.line(answer.state === 'applied' ? `applied everywhere after ${answer.waitedMs} ms: ${answer.id}` : `recorded, not yet applied everywhere: ${answer.id}`);
   return answer.status === 200 && answer.opened !== false ? 0 : 1;
@@ -125,7 +126,7 @@ async function importFile(context: CommandContext, file: string): Promise<number
   }
   if (json) terminal.json({ changes, problems: refused.slice(0, toldProblems), wrongRows: refused.length, applied: done - refused.length });
   else {
-    for (const problem of refused.slice(0, shownProblems)) terminal.error(problem);
+    for (const problem of refused.slice(0, shownProblems)) terminal.error(printable(problem));
     terminal.line(`${done - refused.length} of ${rows.length} rows are recorded${refused.length > 0 ? `, ${refused.length} were refused` : ''}; importing the file again grants nothing again, and closes again what it closes`);
   }
   return refused.length > 0 || done < rows.length ? 1 : 0;

@@ -1,7 +1,9 @@
 import { createClient } from '../client.ts';
 import { numberOption, textOption, UsageError, type Command } from '../command.ts';
 import { knownNames } from '../known-names.ts';
+import { printLeft, type Page } from '../page.ts';
 import { printable } from '../terminal.ts';
+import { asUse } from './replay.ts';
 
 interface Letter {
   readonly id: string;
@@ -28,24 +30,28 @@ export const command: Command = {
   options: {
     destination: { type: 'string', value: '<name>', doc: 'held: only of this destination' },
     limit: { type: 'string', value: '<n>', doc: 'held: at most n (default 50)' },
+    after: { type: 'string', value: '<place>', doc: 'held: those behind, as an earlier list says' },
     applied: { type: 'boolean', doc: 'resolve: it took effect; it ends as delivered, without a call' },
     'not-applied': { type: 'boolean', doc: 'resolve: it did not; it is sent again, under the same key, if the policy of today lets it go as it stands' },
     reason: { type: 'string', value: '<text>', doc: 'resolve: how you know; stands in the audit leaf' },
   },
-  takes: { held: ['destination', 'limit'], resolve: ['applied', 'not-applied', 'reason'] },
+  takes: { held: ['destination', 'limit', 'after'], resolve: ['applied', 'not-applied', 'reason'] },
   positionals: [1, 2],
   async run(context) {
     const { terminal, json, values } = context;
     const [action, id] = context.positionals;
     const client = createClient(context.target);
     if (action === 'held' && id === undefined) {
-      const destination = textOption(context, 'destination');
-      const query = new URLSearchParams({ code: 'delivery-held', open: 'true', limit: String(numberOption(context, 'limit', 50, 1, 10_000)), ...(destination === undefined ? {} : { destination }) });
-      const found = await client.get<{ deadLetters: readonly Letter[] }>(`/v1/dlq?${query}`);
+      const [destination, after] = [textOption(context, 'destination'), textOption(context, 'after')];
+      const query = new URLSearchParams({ code: 'delivery-held', open: 'true', limit: String(numberOption(context, 'limit', 50, 1, 10_000)), ...(destination === undefined ? {} : { destination }), ...(after === undefined ? {} : { after }) });
+      const found = await asUse(client.get<Page & { deadLetters: readonly Letter[] }>(`/v1/dlq?${query}`));
       if (found.deadLetters.length === 0) await knownNames(context, client);
       if (json) terminal.json(found);
       else if (found.deadLetters.length === 0) terminal.line('nothing is held');
-      else terminal.table(['id', 'at', 'destination', 'event', 'reason'], found.deadLetters.map((l) => [l.id, new Date(l.at).toISOString(), `${l.destination}/${l.operation}`, l.eventId, l.message]));
+      else {
+        terminal.table(['id', 'at', 'destination', 'event', 'reason'], found.deadLetters.map((l) => [l.id, new Date(l.at).toISOString(), `${l.destination}/${l.operation}`, l.eventId, l.message]));
+        printLeft(context, found.deadLetters.length, found);
+      }
       return 0;
     }
     if (action !== 'resolve' || id === undefined) throw new UsageError('give held, or resolve <id>');

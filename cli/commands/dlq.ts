@@ -7,8 +7,6 @@ import { knownNames } from '../known-names.ts';
 import { asUse, neverSent, parseTime, passedOver, postOrder, previewAndRun, type OrderView } from './replay.ts';
 
 const pollMs = 100;
-/** So many of what is left are counted by the control service. */
-const maxLeft = 10_000;
 
 interface Letter {
   readonly id: string;
@@ -54,7 +52,7 @@ export const command: Command = {
     source: { type: 'string', value: '<name>', doc: 'list, redrive: only letters of this source' },
     destination: { type: 'string', value: '<name>', doc: 'only letters of this destination' },
     release: { type: 'string', value: '<rel_…>', doc: 'only letters of this release' },
-    since: { type: 'string', value: '<time>', doc: 'list, redrive: dead-lettered at or after: ISO 8601, or 30m, 2h, 7d ago' },
+    since: { type: 'string', value: '<time>', doc: 'list, redrive: dead-lettered at or after: ISO 8601 with Z or an offset, or 30m, 2h, 7d ago' },
     until: { type: 'string', value: '<time>', doc: 'list, redrive: dead-lettered before' },
     open: { type: 'boolean', doc: 'list: only what has not gone through since' },
     all: { type: 'boolean', doc: 'redrive: every letter' },
@@ -108,7 +106,7 @@ async function list(context: CommandContext): Promise<number> {
   else if (found.deadLetters.length === 0) context.terminal.line('no dead letters');
   else {
     context.terminal.table(['id', 'at', 'stage', 'code', 'about', 'now', 'reason'], found.deadLetters.map((l) => [l.id, new Date(l.at).toISOString(), l.stage, l.codes.join(','), about(l), l.now, l.message]));
-    printLeft(context, found.deadLetters.length, found, maxLeft);
+    printLeft(context, found.deadLetters.length, found);
   }
   return 0;
 }
@@ -158,9 +156,11 @@ async function redrive(context: CommandContext, ids: readonly string[]): Promise
   if (view.state === 'empty') throw new UsageError(whyEmpty(view, new Set(ids).size));
   if (view.state === 'cancelled') throw new Finding(`order ${view.id} was cancelled by ${printable(view.changedBy)}`);
   const redriven = view.counts['requeued'] ?? 0;
-  if (json) terminal.json({ order: view.id, redriven });
+  const left = ['previewing', 'previewed', 'running'].includes(view.state);
+  if (json) terminal.json({ order: view.id, redriven, state: view.state });
+  else if (left) terminal.line(`${redriven} redriven so far, the order goes on: weir replay watch ${view.id}`);
   else terminal.line(`${redriven} redriven${passedOver(view)} (order ${view.id}${view.state === 'paused' || view.state === 'failed' ? `, ${view.state}${view.reason === null ? '' : `: ${printable(view.reason)}`}` : ''})`);
-  return view.state === 'failed' || view.state === 'paused' ? 1 : 0;
+  return left || view.state === 'failed' || view.state === 'paused' ? 1 : 0;
 }
 
 /** Why an order of so many named letters selected none. Copies of one count apart, so that others have gone may be left unsaid, and is never said wrongly. */

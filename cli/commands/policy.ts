@@ -3,9 +3,11 @@ import { runPolicyTests } from '@weir/release';
 import { durationMs } from '@weir/policy';
 import { createClient, type Client } from '../client.ts';
 import { Finding, numberOption, textOption, UsageError, type Command, type CommandContext } from '../command.ts';
+import { printLeft, type Page } from '../page.ts';
 import { printable } from '../terminal.ts';
 import { compileFiles, compileFolder, readFolder } from '../workspace.ts';
 import { printExplanation, type Explained } from './policy-explain.ts';
+import { asUse } from './replay.ts';
 
 export const command: Command = {
   name: 'policy',
@@ -14,9 +16,11 @@ export const command: Command = {
   options: {
     current: { type: 'boolean', doc: 'explain by the running release and the consent of now, instead of what was recorded' },
     since: { type: 'string', value: '<time>', doc: 'how far back a rehearsal goes, e.g. 12h or 7d (default 7d)' },
-    limit: { type: 'string', value: '<n>', doc: 'at most n lines of a list (default 50)' },
+    all: { type: 'boolean', doc: 'held: also what was decided, or has expired' },
+    limit: { type: 'string', value: '<n>', doc: 'held: at most n (default 50)' },
+    after: { type: 'string', value: '<place>', doc: 'held: those behind, as an earlier list says' },
   },
-  takes: { test: [], explain: ['current'], rehearse: ['since'], held: ['limit'], approve: [], refuse: [] },
+  takes: { test: [], explain: ['current'], rehearse: ['since'], held: ['all', 'limit', 'after'], approve: [], refuse: [] },
   positionals: [1, 2],
   async run(context) {
     const [action, argument] = context.positionals;
@@ -38,7 +42,7 @@ function runTests({ terminal, json }: CommandContext, dir: string): number {
   else {
     for (const { name, problems } of tests) {
       terminal.line(`${problems.length === 0 ? terminal.paint.green('passed') : terminal.paint.red('failed')}  ${printable(name)}`);
-      for (const p of problems) terminal.line(`        ${p.file}:${p.line}: ${printable(p.message)}`);
+      for (const p of problems) terminal.line(`        ${printable(p.file)}:${p.line}: ${printable(p.message)}`);
     }
     terminal.line(`${tests.length} tests, ${failed.length} failed`);
   }
@@ -116,11 +120,14 @@ interface Held {
 }
 
 async function held(context: CommandContext): Promise<number> {
-  const { terminal, json, target } = context;
-  const found = await createClient(target).get<{ held: readonly Held[] }>(`/v1/held?limit=${numberOption(context, 'limit', 50, 1, 10_000)}`);
+  const { terminal, json, target, values } = context;
+  const after = textOption(context, 'after');
+  const query = new URLSearchParams({ limit: String(numberOption(context, 'limit', 50, 1, 10_000)), ...(values['all'] === true ? {} : { state: 'waiting' }), ...(after === undefined ? {} : { after }) });
+  const found = await asUse(createClient(target).get<Page & { held: readonly Held[] }>(`/v1/held?${query}`));
   if (json) terminal.json(found);
-  else if (found.held.length === 0) terminal.line('nothing is held');
+  else if (found.held.length === 0) terminal.line(values['all'] === true ? 'nothing is held' : 'nothing waits to be let through; --all lists what was decided, or has expired');
   else terminal.table(['id', 'event', 'about', 'rule', 'since', 'until', 'state', 'by'], found.held.map((h) => [h.id, h.eventId, `${h.destination}/${h.operation}`, h.rule, h.at, h.until, h.state, h.by ?? '-']));
+  if (!json) printLeft(context, found.held.length, found);
   return 0;
 }
 

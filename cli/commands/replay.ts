@@ -13,6 +13,8 @@ export interface OrderView {
   readonly state: string;
   readonly by: string;
   readonly at: string;
+  readonly since?: string | null;
+  readonly until?: string | null;
   readonly source: string | null;
   readonly destination: string | null;
   readonly code: string | null;
@@ -28,7 +30,7 @@ export interface OrderView {
   readonly counts: Readonly<Record<string, number>>;
   readonly ended: Readonly<Record<string, number>>;
   readonly preview: ReplayPreview | null;
-  readonly report: { readonly seconds: number } | null;
+  readonly report: { readonly seconds: number; readonly left?: readonly string[] } | null;
   readonly overlaps?: ReadonlyArray<{ readonly id: string; readonly by: string; readonly state: string }>;
 }
 interface FieldDifference {
@@ -54,7 +56,7 @@ export const command: Command = {
   summary: 'Send again what was not delivered: a preview first, then the run; or look after an order.',
   usage: 'dlq|dispatch|canonical|raw <selection> [--yes] | list | show|watch|start|pause|cancel|verified|diff <order>',
   options: {
-    since: { type: 'string', value: '<time>', doc: 'put on the topic at or after: ISO 8601, or 30m, 2h, 7d ago' },
+    since: { type: 'string', value: '<time>', doc: 'put on the topic at or after: ISO 8601 with Z or an offset, or 30m, 2h, 7d ago' },
     until: { type: 'string', value: '<time>', doc: 'put on the topic before' },
     source: { type: 'string', value: '<name>', doc: 'only of this source' },
     destination: { type: 'string', value: '<name>', doc: 'only to this destination' },
@@ -96,12 +98,12 @@ export const command: Command = {
   },
 };
 
-/** A time as ISO 8601, or so long ago. Throws UsageError. */
+/** A time as ISO 8601, a time of day with its zone, or so long ago. Throws UsageError. */
 export function parseTime(name: string, text: string, now: number): number {
   const ago = /^(\d{1,6})([smhd])$/.exec(text);
   if (ago !== null) return now - Number(ago[1]) * { s: 1000, m: 60_000, h: 3_600_000, d: 86_400_000 }[ago[2] as 's']!;
-  const at = /^\d{4}-\d{2}-\d{2}([T ]\d{2}:\d{2}(:\d{2}(\.\d+)?)?(Z|[+-]\d{2}:\d{2})?)?$/.test(text) ? Date.parse(text) : Number.NaN;
-  if (Number.isNaN(at)) throw new UsageError(`--${name}: ${printable(text)} is no time: write 2026-03-04T10:00:00Z, or 30m, 2h, 7d for so long ago`);
+  const at = /^\d{4}-\d{2}-\d{2}([T ]\d{2}:\d{2}(:\d{2}(\.\d+)?)?(Z|[+-]\d{2}:\d{2}))?$/.test(text) ? Date.parse(text) : Number.NaN;
+  if (Number.isNaN(at)) throw new UsageError(`--${name}: ${printable(text)} is no time: write 2026-03-04T10:00:00Z (a time of day needs Z or an offset such as +01:00; a day alone begins in UTC), or 30m, 2h, 7d for so long ago`);
   return at;
 }
 
@@ -258,8 +260,7 @@ async function follow(context: CommandContext, client: Client, first: OrderView)
   if (json) terminal.json(view);
   else if (signal.aborted) terminal.line(`the replay goes on: weir replay watch ${view.id}`);
   else printReport(context, view);
-  // Paused by control itself, with a reason.
-  return view.state === 'failed' || (view.state === 'paused' && view.reason !== null) ? 1 : 0;
+  return view.state === 'failed' || view.state === 'paused' || view.state === 'cancelled' ? 1 : 0;
 }
 
 function show(context: CommandContext, view: OrderView): number {
@@ -303,6 +304,8 @@ function printPreview({ terminal }: CommandContext, view: OrderView): void {
   const rest: [string, number | undefined, string][] = [['pending', d['pending'], 'on their way already; skipped'], ['failed over', d['failedOver'], 'went to the second vendor of their route; see there; skipped'], ['conflict', d['conflict'], 'another body under the same event id; skipped'], ['retired', d['retired'], 'no such destination or operation now; skipped'], ['erased', d['erased'], 'the person is erased; not read'], ['key destroyed', p.keyDestroyed, 'nobody can read them any more: raw items past their retention are gone for good; what a later erasure of the person left behind comes again by weir replay raw; skipped'], ['fails still', p.fails, 'the running release refuses the record; skipped'], ['dropped', p.dropped, 'the mapping drops the record; skipped'], ['to be approved', p.held, 'held by a rule: only an approver lets them through (weir policy held)'], ['unreadable', p.unreadable, 'bytes that are not what their topic holds; skipped'], ['differs', view.corrected ? p.differs : 0, `delivered otherwise than the running release would; ${Object.entries(p.fields).map(([field, count]) => `${field} ${n(count)}`).join(', ')}`], ['approved', view.corrected ? p.approved : 0, 'would differ, too, but an approver let them through as they were; skipped']];
   for (const [name, count, what] of rest) if ((count ?? 0) > 0) rows.push([name, n(count), what]);
   terminal.line(`${terminal.paint.bold('preview')}  ${n(p.records)} records selected from ${view.from}${p.repeated > 0 ? ` (${n(p.repeated)} copies left out)` : ''}; ${p.derived ? `mapping and policy of ${p.release} were run to know their deliveries` : `the deliveries are on the topic; policy of ${p.release} was asked whether they may go as they stand`}`);
+  const times = [...(view.since ? [`at or after ${view.since}`] : []), ...(view.until ? [`before ${view.until}`] : [])];
+  if (times.length > 0) terminal.line(`of what was put there ${times.join(' and ')}`);
   if (p.goneBefore !== null && p.goneBefore !== undefined) terminal.line(terminal.paint.yellow(`what was put there before ${new Date(p.goneBefore).toISOString()} is gone (retention): it is not in the preview, and no replay sends it`));
   terminal.table(['class', 'deliveries', ''], rows);
   terminal.line(`${terminal.paint.bold(`${n(p.back)} records`)} would be put back: ${p.calls.length === 0 ? 'no calls' : p.calls.map(callsOf).join(', ')}; ${lasts(p.seconds)}`);
@@ -324,6 +327,7 @@ export function passedOver({ state, counts, preview }: Pick<OrderView, 'state' |
 function printReport({ terminal }: CommandContext, view: OrderView): void {
   const c = view.counts;
   terminal.line(`${view.state}: ${n(c['selected'])} selected, ${terminal.paint.bold(`${n(c['requeued'])} put back`)}${passedOver(view)}${view.report === null ? '' : ` (${view.report.seconds} s)`}${view.reason === null ? '' : `: ${printable(view.reason)}`}`);
+  if (view.report?.left !== undefined) terminal.line(terminal.paint.yellow(`not waited for, as they have left the release: ${view.report.left.map(printable).join(', ')}`));
   const outcomes = Object.entries(view.ended).filter(([, count]) => count > 0);
   if (outcomes.length > 0) terminal.line(`ended: ${outcomes.map(([state, count]) => `${n(count)} ${state}`).join(', ')}`);
 }

@@ -54,7 +54,8 @@ export const command: Command = {
     }
     if (json) terminal.json({ events });
     else terminal.table(['event', 'trace', 'status', ''], events.map((e) => [e.eventId ?? '-', e.traceId ?? '-', String(e.httpStatus), e.message ?? '']));
-    return events.every((e) => e.httpStatus >= 200 && e.httpStatus < 300) ? 0 : 1;
+    if (done < count) terminal.error(`stopped: ${done} of ${count} requests were sent`);
+    return done === count && events.every((e) => e.httpStatus >= 200 && e.httpStatus < 300) ? 0 : 1;
   },
 };
 

@@ -2,7 +2,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { incidentAbout } from '@weir/release';
 import { createClient, type Client } from '../client.ts';
 import { numberOption, UsageError, type Command } from '../command.ts';
-import type { Terminal } from '../terminal.ts';
+import { printable, type Terminal } from '../terminal.ts';
 
 export interface Status {
   readonly events: Readonly<Record<string, number>> & { readonly accepted: number; readonly pending: number };
@@ -14,6 +14,8 @@ export interface Status {
   readonly held?: number;
   readonly incidents: readonly { readonly destination: string; readonly code: string; readonly since: string; readonly open?: number; readonly replay?: string | null }[];
   readonly paused?: readonly { readonly destination: string; readonly reason: string | null; readonly by: string; readonly since: string }[];
+  /** Absent: of a control service of before. */
+  readonly retired?: readonly { readonly destination: string; readonly waiting: number }[];
 }
 
 const pollMs = 250;
@@ -71,12 +73,13 @@ export function incidentLine({ destination, code, since, open, replay }: Status[
   return `${name} is paused since ${since}: ${code}; its events wait and are sent from there by themselves${replay ? `; what was given up meanwhile: ${replay}` : ''}`;
 }
 
-function print(status: Status, terminal: Terminal): void {
+export function print(status: Status, terminal: Terminal): void {
   const { paint } = terminal;
   terminal.line(`${status.ready ? paint.green('ready') : paint.red('not ready')}${settled(status) ? ', settled' : ''}${status.release ? `, release ${status.release}` : ''}`);
   for (const i of status.incidents) terminal.line(paint.red(incidentLine(i)));
   if ((status.held ?? 0) > 0) terminal.line(paint.red(`${status.held} ${status.held === 1 ? 'delivery is' : 'deliveries are'} held: nobody knows whether they took effect; see weir deliveries held`));
-  for (const p of status.paused ?? []) terminal.line(paint.red(`${p.destination} is paused by the kill switch since ${p.since}, by ${p.by}${p.reason === null ? '' : `: ${p.reason}`}; its events are kept`));
+  for (const p of status.paused ?? []) terminal.line(paint.red(`${p.destination} is paused by the kill switch since ${p.since}, by ${printable(p.by)}${p.reason === null ? '' : `: ${printable(p.reason)}`}; its events are kept`));
+  if (status.deliveries.pending > 0) for (const r of status.retired ?? []) terminal.line(paint.yellow(`${printable(r.destination)} has left the release with ${r.waiting} records on its topic: deliveries to it stay pending until a release has it again`));
   terminal.line();
   const rows = (group: string, counts: Readonly<Record<string, number>>): string[][] => Object.entries(counts).map(([name, n]) => [group, name, String(n)]);
   terminal.table(['of', 'what', 'count'], [...rows('events', status.events), ...rows('deliveries', status.deliveries), ...rows('lag', status.lag)]);

@@ -15,6 +15,8 @@ interface Summary {
   readonly purposes: ReadonlyArray<{ readonly purpose: string; readonly channel: string | null; readonly allowed: boolean; readonly reason: string | null }>;
   readonly records: { readonly total: number; readonly readable: number };
   readonly destinations: ReadonlyArray<{ readonly destination: string; readonly delivered: number; readonly last: string }>;
+  /** Absent: of a control service of before. */
+  readonly cut?: boolean;
 }
 interface Receipt {
   readonly id: string;
@@ -107,6 +109,7 @@ function show({ terminal, json }: CommandContext, summary: Summary): number {
   terminal.line('');
   terminal.table(['purpose', 'channel', 'now', 'because'], summary.purposes.map((p) => [p.purpose, p.channel ?? 'any', p.allowed ? 'allowed' : 'denied', p.reason ?? '']));
   terminal.line('');
+  if (summary.cut === true) terminal.line('of the newest 20000 events alone, as there are more:');
   terminal.table(['destination', 'delivered', 'last'], summary.destinations.map((d) => [d.destination, String(d.delivered), d.last]));
   return 0;
 }

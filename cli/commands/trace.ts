@@ -1,3 +1,4 @@
+import { endsOf } from '@weir/pipeline';
 import { setTimeout as delay } from 'node:timers/promises';
 import { createClient } from '../client.ts';
 import { Finding, numberOption, UsageError, type Command } from '../command.ts';
@@ -48,23 +49,21 @@ export const command: Command = {
   },
 };
 
-const target = (stage: Stage): string => `${String(stage['destination'])}|${String(stage['operation'])}`;
+/** What was let through and has not ended. */
+function openOf(stages: readonly Stage[]): Stage[] {
+  const endOf = endsOf(stages);
+  return stages.filter((s) => s.stage === 'decided' && s['effect'] === 'allow' && endOf(s) === undefined);
+}
 
 /** Something ended, and everything that was let through did. */
-export function hasEnded(stages: readonly Stage[]): boolean {
-  const ends = stages.filter((s) => s.stage === 'outcome').map(target);
-  const open = new Map<string, number>();
-  for (const stage of stages) if (stage.stage === 'decided' && stage['effect'] === 'allow') open.set(target(stage), (open.get(target(stage)) ?? 0) + 1);
-  return ends.length > 0 && [...open].every(([name, n]) => ends.filter((end) => end === name).length >= Math.min(n, 1));
-}
+export const hasEnded = (stages: readonly Stage[]): boolean => stages.some((s) => s.stage === 'outcome') && openOf(stages).length === 0;
 
 /** Why an event has not ended everywhere, as far as the whole instance shows it. */
 export function waitsOf(stages: readonly Stage[], status: Pick<Status, 'lag' | 'incidents' | 'paused' | 'callers'>): string[] {
   const lag = (name: string): number => status.lag[name] ?? 0;
   if (!stages.some((s) => s.stage === 'normalized' || s.stage === 'outcome')) return [`not normalized: ${lag('normalizer')} raw records wait`];
   if (!stages.some((s) => s.stage === 'decided' || s.stage === 'outcome')) return [`not decided, so closed: ${lag('policy')} records wait for the policy service, ${lag('consent')} changes of consent are not in its tables`];
-  const ended = new Set(stages.filter((s) => s.stage === 'outcome').map(target));
-  const open = new Set(stages.filter((s) => s.stage === 'decided' && s['effect'] === 'allow' && !ended.has(target(s))).map((s) => String(s['destination'])));
+  const open = new Set(openOf(stages).map((s) => String(s['destination'])));
   return [...open].map((name) => {
     const incident = status.incidents.find((i) => i.destination === name);
     const paused = status.paused?.find((p) => p.destination === name);
@@ -79,16 +78,18 @@ function print(trace: Trace, waits: readonly string[], ended: boolean, terminal:
   terminal.line(`event ${trace.eventId}  trace ${trace.traceId ?? '-'}${ended ? '' : `  ${terminal.paint.yellow('not ended yet')}`}`);
   terminal.line();
   const begin = Date.parse(trace.stages[0]?.at ?? '');
-  terminal.table(['stage', 'at', 'what'], trace.stages.map((stage) => [stage.stage, `${stage.at} +${Math.max(0, Date.parse(stage.at) - begin)}ms`, describe(stage)]));
+  // Of several outputs each has decisions and ends of its own.
+  const shown = new Set(trace.stages.flatMap((stage) => stage['outputId'] ?? [])).size > 1 ? [...order, 'outputId'] : order;
+  terminal.table(['stage', 'at', 'what'], trace.stages.map((stage) => [stage.stage, `${stage.at} +${Math.max(0, Date.parse(stage.at) - begin)}ms`, describe(stage, shown)]));
   if (waits.length > 0) terminal.line();
   for (const wait of waits) terminal.line(terminal.paint.yellow(`waits: ${wait}`));
 }
 
 const order = ['destination', 'operation', 'effect', 'from', 'standby', 'refused', 'state', 'to', 'reason', 'detail', 'verdict', 'status', 'ms', 'source', 'actor', 'mapping', 'record', 'output', 'rule', 'purpose', 'consent', 'release'];
 
-function describe(stage: Stage): string {
+function describe(stage: Stage, fields: readonly string[]): string {
   const parts: string[] = [];
-  for (const name of order) {
+  for (const name of fields) {
     const value = stage[name];
     if (value === undefined || value === null || (Array.isArray(value) && value.length === 0)) continue;
     parts.push(name === 'consent' ? `consent=${consentText(value)}` : `${name}=${typeof value === 'number' && !Number.isInteger(value) ? value.toFixed(1) : String(value)}`);

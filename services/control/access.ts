@@ -51,6 +51,9 @@ function actionOf(request: FastifyRequest): string | undefined {
 /** After an answer of 500 and above nobody knows how far the change has come: a decision may be written, and carried out later. */
 const resultOf = (status: number): string => (status < 400 ? 'completed' : status < 500 ? 'refused' : 'interrupted');
 
+/** Ids that Weir gives. A token or an identifier of a person that is given as one finds nothing, and must not stand in the audit log, which is kept for ever. */
+const ourId = /^(evt|dlq|rpl|rhs|prop|tok)_/;
+
 /** It has no body. */
 const reads = ({ method }: FastifyRequest): boolean => method === 'GET' || method === 'HEAD';
 
@@ -102,6 +105,8 @@ export function installAccess(app: FastifyInstance, ports: { readonly authentica
     if (!request.principal.grants.some((grant) => allows({ id: '', grants: [{ ...grant, sources: '*', destinations: '*' }] }, config.permission!, { sources: [], destinations: [] }))) throw new WeirError('forbidden');
     if (!allows(request.principal, config.permission!, await config.scope!(request))) throw new WeirError('forbidden');
     if (config.action === undefined) return;
+    const { id } = request.params as { readonly id?: string };
+    if (id !== undefined && !ourId.test(id)) throw new WeirError('not-found', 'there is nothing of this id: it is none that Weir gives');
     failpoint('control.authorized');
     request.leaf = await ports.audit().record({ kind: 'intent', actor: request.principal.id, action: actionOf(request)!, target: config.target?.(request) ?? null, details: isPrivate(request) || reads(request) ? {} : { body: createHash('sha256').update(JSON.stringify(request.body ?? null)).digest('hex') } });
     failpoint('control.audit-written');

@@ -1,24 +1,24 @@
 import { WeirError } from '@weir/errors';
 import type { Appender, Serde } from '@weir/log';
 import { consentRecord } from '@weir/mapping';
-import { apiSource, H, type TopicNames } from '@weir/pipeline';
+import { apiSource, deliveryOfStage, endsOf, H, type TopicNames } from '@weir/pipeline';
 import { everything, parseIdentifier, type Release, type Scope } from '@weir/release';
 import { count, instant, integer, list, named, nullable, object, text, type TypeOf } from '@weir/service';
 import type { FastifyInstance } from 'fastify';
 import type { DeadLetterRecord } from './letters.ts';
 import { settledReason } from './event-ends.ts';
 import type { ChangedBy } from './releases.ts';
-import type { Store } from './store.ts';
+import type { Stage, Store } from './store.ts';
 import type { Subjects } from './subjects.ts';
 
 const receipt = named('ConsentReceipt', object('What became of a change of consent at one destination.', {
-  destination: text('Destination.'), operation: nullable(text('Operation there.')),
+  destination: text('Destination.'), operation: nullable(text('Operation there.')), outputId: nullable(text('Which change of the event, by the id of its output (`weir trace`); null = each of them.')),
   state: text('delivered, denied, pending, dead-lettered, quarantined, superseded; no-route = the release has no route that carries this change there.'),
   reason: nullable(text('Why.')), at: nullable(instant('When it ended.')), status: nullable(integer('What the vendor answered, HTTP status.')), attempts: nullable(count('Calls that were made.')),
 }));
 export type ConsentReceipt = TypeOf<typeof receipt>;
 
-const changeReceipts = named('ChangeReceipts', object('A change of consent with its receipts.', { id: text('Id of the change: the event that carried it.'), source: text('Who said it.'), actor: nullable(text('Who recorded it by the consent API, as in the audit log; null = it came by a source.', { example: 'oidc:4711' })), acceptedAt: instant('When it was accepted.'), receipts: list(receipt, 'Destination by destination.') }));
+const changeReceipts = named('ChangeReceipts', object('An event that changed consent, with its receipts.', { id: text('Id of the change: the event that carried it.'), source: text('Who said it.'), actor: nullable(text('Who recorded it by the consent API, as in the audit log; null = it came by a source.', { example: 'oidc:4711' })), acceptedAt: instant('When it was accepted.'), receipts: list(receipt, 'Destination by destination; of an event with several changes (one per purpose and topic, say) a receipt for each.') }));
 export type ChangeReceipts = TypeOf<typeof changeReceipts>;
 const settledReply = object('The event is closed.', { id: text('Dead letter.'), eventId: text('Event; it ended as dropped.') });
 
@@ -47,6 +47,15 @@ const iso = (at: number): string => new Date(at).toISOString();
 const textOf = (value: unknown): string | null => (typeof value === 'string' && value !== '' ? value : null);
 const numberOf = (value: unknown): number | null => (typeof value === 'number' ? value : null);
 
+const notAsked = { operation: null, state: 'no-route', reason: null, at: null, status: null, attempts: null };
+
+function receiptOf(destination: string, decided: Stage, end: Stage | undefined): ConsentReceipt {
+  const about = { destination, operation: textOf(decided['operation']), outputId: textOf(decided['outputId']) };
+  if (end !== undefined) return { ...about, state: String(end['state']), reason: textOf(end['reason']), at: iso(end.at), status: numberOf(end['status']), attempts: numberOf(end['attempts']) };
+  const allowed = decided['effect'] === 'allow';
+  return { ...about, state: allowed ? 'pending' : 'denied', reason: textOf(decided['reason']), at: allowed ? null : iso(decided.at), status: null, attempts: null };
+}
+
 export function createConsentReceipts(ports: Ports): ConsentReceipts {
   const { store } = ports;
 
@@ -54,21 +63,22 @@ export function createConsentReceipts(ports: Ports): ConsentReceipts {
     const stages = store.stages(id);
     const outputs = new Set(stages.filter((s) => s.stage === 'normalized' && s['record'] === consentRecord).map((s) => s['outputId']));
     if (outputs.size === 0) return undefined;
+    const endOf = endsOf(stages);
     const receipts = new Map<string, ConsentReceipt>();
-    const key = (stage: { readonly [field: string]: unknown }): string => `${String(stage['destination'])}|${String(stage['operation'])}`;
+    /** Where each change was decided for. */
+    const asked = new Map<unknown, Set<unknown>>();
     for (const stage of stages) {
+      if (stage.stage !== 'decided' || !outputs.has(stage['outputId'])) continue;
       const destination = textOf(stage['destination']);
-      if (stage.stage !== 'decided' || destination === null || !outputs.has(stage['outputId'])) continue;
-      receipts.set(key(stage), { destination, operation: textOf(stage['operation']), state: stage['effect'] === 'allow' ? 'pending' : 'denied', reason: textOf(stage['reason']), at: stage['effect'] === 'allow' ? null : iso(stage.at), status: null, attempts: null });
+      asked.set(stage['outputId'], (asked.get(stage['outputId']) ?? new Set()).add(destination));
+      if (destination !== null) receipts.set(deliveryOfStage(stage), receiptOf(destination, stage, endOf(stage)));
     }
-    for (const stage of stages) {
-      const before = receipts.get(key(stage));
-      if (stage.stage === 'outcome' && before !== undefined) receipts.set(key(stage), { ...before, state: String(stage['state']), reason: textOf(stage['reason']), at: iso(stage.at), status: numberOf(stage['status']), attempts: numberOf(stage['attempts']) });
+    for (const destination of ports.release().destinations.keys()) {
+      const without = [...asked].filter(([, destinations]) => !destinations.has(destination)).map(([output]) => output);
+      for (const output of without.length === asked.size ? [null] : without) receipts.set(`${destination}|${String(output)}`, { ...notAsked, destination, outputId: textOf(output) });
     }
-    const asked = new Set([...receipts.values()].map((r) => r.destination));
-    for (const destination of ports.release().destinations.keys()) if (!asked.has(destination)) receipts.set(destination, { destination, operation: null, state: 'no-route', reason: null, at: null, status: null, attempts: null });
     const accepted = stages.find((s) => s.stage === 'accepted') ?? stages[0]!;
-    return { id, source: textOf(accepted['source']) ?? apiSource, actor: textOf(stages.find((s) => s['actor'] !== undefined)?.['actor']), acceptedAt: iso(accepted.at), receipts: [...receipts.values()].sort((a, b) => (a.destination < b.destination ? -1 : 1)) };
+    return { id, source: textOf(accepted['source']) ?? apiSource, actor: textOf(stages.find((s) => s['actor'] !== undefined)?.['actor']), acceptedAt: iso(accepted.at), receipts: [...receipts.values()].sort((a, b) => (a.destination < b.destination ? -1 : a.destination > b.destination ? 1 : 0)) };
   }
 
   return {
@@ -89,8 +99,12 @@ export function createConsentReceipts(ports: Ports): ConsentReceipts {
       const summary = store.deadLetter(id);
       if (summary === undefined) throw new WeirError('not-found', `no dead letter ${id}`);
       if (!(summary['codes'] as string[]).includes('consent-unresolved')) throw new WeirError('bad-request', `${id} carries no change of consent that binds nobody`);
+      const eventId = String(summary['eventId']);
+      // What ingest set aside was accepted by nobody, and has no end before.
+      const end = store.endedAs(eventId);
+      if (end === undefined && summary['stage'] !== 'ingest') throw new WeirError('bad-request', `${id}: its event was put back since, and its change of consent has gone on, or is about to (weir trace ${eventId}): there is nothing to close`);
+      if (end === 'dropped') throw new WeirError('bad-request', `${id}: ${eventId} is closed already`);
       const letter = await ports.letter(id);
-      const eventId = String(letter['eventId']);
       const key = Buffer.from(eventId);
       const value = ports.serde.encode('weir.internal.Outcome', {
         eventId, outputId: null, destination: null, operation: null, key: null, state: 'dropped', reason: settledReason, detail: `by ${actor}: ${reason}`, stage: 'normalizer', release: letter['release'], rule: null, purpose: null,

@@ -60,10 +60,13 @@ function open(): Erasures {
     ensure: async () => {}, current: () => sealKey, open: (bytes: Buffer) => (ended ? undefined : unseal(sealKey, bytes)), erasedUntil: () => 0,
     markErased: async (ids: string[], at: number) => { for (const id of ids) marks.set(id, at); whileMarking(); },
     readToEnd: async () => {}, positions: () => [marks.size, destroyed.length],
-    destroy: async (owners: string[], which?: string) => {
+    destroy: async (owners: string[], which?: string, before?: (count: number) => Promise<void>) => {
+      const count = owners.filter((owner) => !gone.has(owner)).length;
+      await before?.(count);
       destroyed.push(...owners);
+      for (const owner of owners) gone.add(owner);
       for (const owner of owners) for (const key of which === 'marked' ? ['old'] : ['old', 'new']) log.push({ topic: topics.keys, record: { partition: 0, key: Buffer.from(`${owner}#key/${key}`), value: null } });
-      return owners.length;
+      return count;
     },
   };
   const subjects = {
@@ -73,7 +76,7 @@ function open(): Erasures {
   };
   const appender = { append: async (topic: string, list: OutRecord[]) => list.map((record) => log.push({ topic, record }) - 1), partitionFor: () => 0, partitions: async () => 1 };
   // What was on the second partition has left by retention, and the index has nothing of it.
-  const admin = { beginningOffsets: async () => new Map([[0, 0], [1, 50]]), endOffsets: async (topic: string) => new Map([[1, 50], [0, topic === topics.control ? log.length : topic === topics.keys ? 0 : 10]]), describeTopics: async (names: string[]) => names.map((name) => ({ name, config: retentions(name) })), committed: async () => new Map([[0, policyCommitted]]) };
+  const admin = { beginningOffsets: async () => new Map([[0, 0], [1, 50]]), endOffsets: async (topic: string) => new Map([[1, 50], [0, topic === topics.control ? log.length : topic === topics.keys ? 0 : 10]]), committed: async () => new Map([[0, policyCommitted]]) };
   const reader = { read: async (topic: string, _p: number, _f: number, _t: number, take: (batch: object) => Promise<void>) => take({ records: log.filter((l) => l.topic === topic).map((l) => l.record) }) };
   const release = { hash: 'rel', sources: new Map([['shop', {}]]), destinations: new Map([['crm', {}], ['ads', {}]]), policy: { purposes: new Map([['email-marketing', {}]]), get routes() { return new Map([['Erasure', routes]]); } } };
   const store = { stages: () => stages, places: () => [{ topic: topics.canonical, partition: 0, offset: 3 }], position: (_topic: string, partition: number) => (partition === 0 ? indexed : 0) };
@@ -103,13 +106,14 @@ function open(): Erasures {
     keysLeft: async () => keysLeft,
   };
   return createErasures({
-    appender, reader, admin, serde, topics, policyGroup: groupNames('weir').policy, keys, barrier: { applied: async (_marks: object, _ids: object, _ms: number, keys: readonly number[]) => behind(keys) }, tables: { states: (id: string) => states.get(id) ?? [] }, subjects, remains, store, workspaceKey, release: () => release, audit: async (leaf: NewLeaf) => { leaves.push(leaf); return 'leaf'; },
+    appender, reader, admin, serde, topics, policyGroup: groupNames('weir').policy, keys, barrier: { applied: async (_marks: object, _ids: object, _ms: number, keys: readonly number[]) => behind(keys) }, tables: { states: (id: string) => states.get(id) ?? [] }, subjects, remains, store, workspaceKey, release: () => release, rawUntil: async (at: number) => rawUntil(at), audit: async (leaf: NewLeaf) => { leaves.push(leaf); return 'leaf'; },
     logger: { info() {}, warn() {}, error(fields: { err?: Error }) { if (fields.err !== undefined) failures.push(fields.err); } }, now: () => now, setTimer: (run: () => void) => { timers.push(run); return run; }, clearTimer: () => {},
   } as never);
 }
 const person = (follow: Follow) => (follow === 'all' ? { ids: [...linked, ...doubtful], onlyGiven: false, leftOut: [] } : { ids: linked, onlyGiven: false, leftOut: doubtful });
-/** Settings of a topic. */
-let retentions: (topic: string) => Record<string, string>;
+let rawUntil: (at: number) => number | null;
+/** Owners whose keys are destroyed. */
+let gone: Set<string>;
 let proofs: any[];
 /** Comes behind the search that found nothing, one at a time. */
 let late: any[];
@@ -131,7 +135,8 @@ beforeEach(() => {
   [regions, forgotten] = [new Map(), []];
   doubtful = [];
   whileReading = whileMarking = whileLooking = () => {};
-  retentions = () => ({ 'retention.ms': '604800000' });
+  rawUntil = (at) => at;
+  gone = new Set();
   ended = false;
   gate = Promise.resolve();
   erasures = open();
@@ -261,18 +266,26 @@ test.each<ConflictRule>([{ kind: 'log-order', priority: [] }, { kind: 'strictest
   expect(purposes.map(([purpose, basis]) => open(purpose, basis))).toEqual([true, true, false]);
 });
 
-test('the receipt says when the last raw key dies, by the longest retention of the topics that they seal; never earlier than is known', async () => {
-  const day = 86_400_000;
-  const rawUntilWith = async (id: string, ofDlq: Record<string, string>): Promise<number | null> => {
-    retentions = (topic) => (topic === topics.dlq ? ofDlq : { 'retention.ms': `${7 * day}` });
-    erasures = open();
-    await order(id);
-    return (await until(({ state }) => state !== 'ordered' && state !== 'collected', id)).rawUntil;
-  };
-  const midnight = Math.floor(now / day) * day;
-  expect(await rawUntilWith('leaf_1', { 'retention.ms': `${30 * day}` })).toBe(midnight + 32 * day);
-  const noTime: Record<string, string>[] = [{ 'retention.ms': '-1' }, { 'retention.ms': `${day}`, 'cleanup.policy': 'compact' }, {}];
-  for (const [i, kept] of noTime.entries()) expect([kept, await rawUntilWith(`leaf_${i + 2}`, kept)]).toEqual([kept, null]);
+test('the receipt says when the last raw key of the day of the mark dies, and nothing where that is not known', async () => {
+  rawUntil = (at) => at + minute;
+  await order();
+  expect((await until((e) => e.markedAt !== null)).rawUntil).toBe(now + minute);
+  rawUntil = () => null;
+  await order('leaf_2');
+  expect((await until((e) => e.markedAt !== null, 'leaf_2')).rawUntil).toBe(null);
+});
+
+test('the receipt and the leaf count the keys that were destroyed also where the step is repeated, behind a barrier that was not passed or a crash', async () => {
+  behind = (keys) => keys[1] === 0;
+  await order();
+  await rounds();
+  for (const error of failures.splice(0)) expect(error.message).toMatch(/not every dispatcher/);
+  expect([erasures.get('leaf_1').state, gone.size > 0]).toEqual(['told', true]);
+  const { ids } = erasures.get('leaf_1');
+  await startAnew();
+  behind = () => true;
+  expect((await until((e) => e.state === 'erased')).keysDestroyed).toBe(ids.length);
+  expect(leaves.at(-1)).toMatchObject({ action: 'subject.erased', details: { keysDestroyed: ids.length } });
 });
 
 test('an erasure with records that open all the same is not acknowledged until retention has taken them, over a restart too', async () => {

@@ -2,7 +2,7 @@ import type { ConsentBarrier, ConsentTables } from '@weir/consent';
 import { WeirError } from '@weir/errors';
 import { failpoint } from '@weir/failpoint';
 import type { Appender, LogAdmin, Reader, Serde } from '@weir/log';
-import { createInTurn, retentionOf, type TopicNames } from '@weir/pipeline';
+import { createInTurn, type TopicNames } from '@weir/pipeline';
 import { consentKey, everyPurpose } from '@weir/policy';
 import { keyedIdsOf, leafHeader, readControl, valuesUnder, type Identifiers, type Release } from '@weir/release';
 import { seal, type KeyRing } from '@weir/seal';
@@ -27,7 +27,7 @@ export interface ErasureOrder {
 export interface ErasurePorts {
   readonly appender: Appender;
   readonly reader: Reader;
-  readonly admin: Pick<LogAdmin, 'endOffsets' | 'beginningOffsets' | 'describeTopics' | 'committed'>;
+  readonly admin: Pick<LogAdmin, 'endOffsets' | 'beginningOffsets' | 'committed'>;
   readonly serde: Serde;
   readonly topics: TopicNames;
   readonly policyGroup: string;
@@ -39,6 +39,8 @@ export interface ErasurePorts {
   readonly store: Pick<Store, 'stages' | 'places' | 'position'>;
   readonly workspaceKey: Buffer;
   readonly release: () => Release;
+  /** When the last key of raw items that were accepted until then is destroyed, ms since the epoch; null = not as far as is known. */
+  readonly rawUntil: (at: number) => Promise<number | null>;
   /** Resolves when the leaf is acknowledged. */
   readonly audit: (leaf: NewLeaf) => Promise<string>;
   readonly logger: Pick<Logger, 'info' | 'warn' | 'error'>;
@@ -203,7 +205,7 @@ export function createErasures(ports: ErasurePorts): Erasures {
     await keys.markErased(erasure.ids, markedAt, erasure.id);
     failpoint('control.erasure-marked');
     const linked = await linkedSince(erasure);
-    if (linked === undefined) return save({ ...erasure, state: 'marked', markedAt, rawUntil: await rawUntil(markedAt) });
+    if (linked === undefined) return save({ ...erasure, state: 'marked', markedAt, rawUntil: await ports.rawUntil(markedAt) });
     marking.delete(erasure.id);
     return linked;
   }
@@ -215,14 +217,6 @@ export function createErasures(ports: ErasurePorts): Erasures {
     if (onlyGiven) return save({ ...erasure, onlyGiven });
     const all = new Set([...erasure.ids, ...ids]);
     return all.size === erasure.ids.length ? undefined : save({ ...erasure, ids: [...all], state: 'ordered' });
-  }
-
-  /** When the last raw key of that day is destroyed: the longest retention of a raw topic or of the dead letters, and a day of each end; null = not as far as is known, one of them is kept for ever, or for a time that the brokers do not tell. */
-  async function rawUntil(at: number): Promise<number | null> {
-    const names = [...[...ports.release().sources.keys()].map(topics.raw), topics.dlq];
-    const found = await admin.describeTopics(names);
-    const kept = Math.max(...found.map((topic) => retentionOf(topic.config)));
-    return Number.isFinite(kept) ? Math.floor(at / day) * day + 2 * day + kept : null;
   }
 
   /** Under its own key, which outlives those of the person: destinations need to know whom they erase. */
@@ -284,13 +278,15 @@ export function createErasures(ports: ErasurePorts): Erasures {
     }
   }
 
-  async function destroy(erasure: Erasure): Promise<Erasure> {
-    const keysDestroyed = erasure.keysDestroyed + await keys.destroy(erasure.ids, 'marked');
+  async function destroy(before: Erasure): Promise<Erasure> {
+    let erasure = before;
+    // Told before they go: a step that is repeated finds fewer, or none.
+    await keys.destroy(before.ids, 'marked', async (count) => { if (count > before.keysDestroyed) erasure = await save({ ...before, keysDestroyed: count }); });
     failpoint('control.keys-destroyed');
     const left = await remains.keysLeft(erasure.ids);
     if (left > 0) throw new WeirError('not-ready', `${left} keys of before the mark are there after they were destroyed`);
     await appliedEverywhere(erasure, new Map());
-    return verify({ ...erasure, keysDestroyed });
+    return verify(erasure);
   }
 
   /** Acknowledged when nothing of before the mark opens, on any topic that has it under the person's name, by a reader from the beginning. */

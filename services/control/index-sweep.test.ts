@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { openTable } from '@weir/state';
 import { afterEach, expect, test } from 'vitest';
 import { keptNow, type Kept } from './index-sweep.ts';
-import { createStore, type Store } from './store.ts';
+import { createStore, letterPlace, type Store } from './store.ts';
 
 const day = 86_400_000;
 const now = 200 * day;
@@ -96,7 +96,7 @@ test('a letter that dies again has the place, the count and the release of its l
   dies('dlq_b', 2000, 'old', 1);
   dies('dlq_a', 3000, 'new', 2);
   expect(listed()).toEqual([[['dlq_a', 3000, 'new'], ['dlq_b', 2000, 'old']], ['dlq_a', 'dlq_b']]);
-  expect([store.counter('deadLetters'), store.counters('q/'), store.deadLetter('dlq_a')?.['at'], store.letterPlace('dlq_a')]).toEqual([2, { [name('old')]: 1, [name('new')]: 1 }, 3000, `${String(9e15 - 3000).padStart(16, '0')}/dlq_a`]);
+  expect([store.counter('deadLetters'), store.counters('q/'), store.deadLetter('dlq_a')?.['at'], letterPlace(store.deadLetter('dlq_a')!)]).toEqual([2, { [name('old')]: 1, [name('new')]: 1 }, 3000, `${String(9e15 - 3000).padStart(16, '0')}/dlq_a`]);
   // The same once more, in one transaction with another, and one that is held no more.
   dies('dlq_a', 3000, 'new', 3, false);
   const tx = store.begin();

@@ -3,7 +3,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { WeirError } from '@weir/errors';
 import type { LogRecord, Serde } from '@weir/log';
-import { consentApi, H, topicNames } from '@weir/pipeline';
+import { consentApi, H, linkedOutput, topicNames } from '@weir/pipeline';
 import { openTable } from '@weir/state';
 import { createLocalSerde } from '@weir/testing';
 import { expect, test } from 'vitest';
@@ -68,6 +68,33 @@ test('who recorded a change of consent by the API is on its trace and its receip
   await index(change(1, 'evt_hook', [[H.mapping, Buffer.from('onetrust')]]));
   const receipts = createConsentReceipts({ store, release: () => ({ destinations: new Map([['crm', {}]]) }) } as never);
   expect(['evt_api', 'evt_hook'].map((id) => [store.stages(id).map((stage) => stage['actor']), receipts.ofChange(id).actor])).toEqual([[['oidc:dpo'], 'oidc:dpo'], [[undefined], null]]);
+  await store.close();
+  rmSync(dir, { recursive: true, force: true });
+});
+
+test('of an event with several changes each has its own receipt: one that reached nobody is not told by the end of another', async () => {
+  const dir = mkdtempSync(join(tmpdir(), 'weir-indexer-'));
+  const store = createStore(openTable({ path: dir }));
+  const index = createIndexer(store, serde, topics, (topic) => { throw new Error(topic); });
+  const value = serde.encode('weir.canonical.ConsentChange', { id: 'x', source: 'onetrust', objectKey: null, occurredAt: 5, userId: null, anonymousId: null, email: null, phone: null, externalIds: [], purpose: 'news', channel: null, topic: null, state: 'withdrawn', extras: null });
+  const changes = ['out_1', 'out_2', 'out_3'];
+  for (const [i, output] of changes.entries()) {
+    await index({ ...batch(topics.canonical, i), records: [{ offset: i, timestamp: 5, key: Buffer.from('email:x'), value, headers: [[H.event, Buffer.from('evt_1')], [H.output, Buffer.from(output)], [H.mapping, Buffer.from('onetrust')]] }], nextOffset: i + 1 });
+    if (output !== 'out_3') await index(batch(topics.dispatch('crm'), i, serde.encode('weir.internal.Delivery', { ...delivery, outputId: output, operation: 'unsubscribe', decidedAt: 2 + i })));
+  }
+  const denied = { ...outcome, outputId: 'out_3', destination: 'mail', operation: 'remove', key: null, state: 'denied', reason: 'consent-origin', stage: 'policy', attempts: 0, status: null, attempt: null, at: 4 };
+  const ends = (outputId: string, state: string, at: number) => serde.encode('weir.internal.Outcome', { ...outcome, outputId, operation: 'unsubscribe', state, reason: null, status: 200, at });
+  await index(batch(topics.outcome, 0, serde.encode('weir.internal.Outcome', denied), ends('out_2', 'delivered', 9)));
+  const receipts = createConsentReceipts({ store, release: () => ({ destinations: new Map([['crm', {}], ['mail', {}], ['ads', {}]]) }) } as never);
+  const shown = (): unknown[] => receipts.ofChange('evt_1').receipts.map((r) => [r.destination, r.outputId, r.state]);
+  // No route: of all changes once, of one that others have a route for by its name.
+  const rest = [['mail', 'out_3', 'denied'], ['mail', 'out_1', 'no-route'], ['mail', 'out_2', 'no-route']];
+  expect(shown()).toEqual([['ads', null, 'no-route'], ['crm', 'out_1', 'pending'], ['crm', 'out_2', 'delivered'], ['crm', 'out_3', 'no-route'], ...rest]);
+  await index(batch(topics.outcome, 2, ends('out_1', 'dead-lettered', 8)));
+  expect(shown().slice(1, 3)).toEqual([['crm', 'out_1', 'dead-lettered'], ['crm', 'out_2', 'delivered']]);
+  // A call under a linked identifier stands beside that of the change, as its decision and its end do.
+  await index(batch(topics.outcome, 3, serde.encode('weir.internal.Attempt', { key: 'k', eventId: 'evt_1', outputId: linkedOutput('out_1', 'email:h4Kd2w9'), destination: 'crm', operation: 'unsubscribe', number: 1, verdict: 'retry', effect: 'none', status: 503, code: null, detail: null, durationMs: 1, at: 7, path: null })));
+  expect(store.stages('evt_1').find((s) => s['status'] === 503)).toMatchObject({ stage: 'attempt', outputId: 'out_1', operation: 'unsubscribe (by email:h4Kd2w)' });
   await store.close();
   rmSync(dir, { recursive: true, force: true });
 });

@@ -62,7 +62,7 @@ function secondOf({ standby, failedOver }: Value): { standby?: string; refused?:
 }
 
 function attempt(tx: Transaction, v: Value, where: Where): void {
-  tx.stage(v['eventId'], { stage: 'attempt', at: v['at'], destination: v['destination'], operation: v['operation'], number: v['number'], verdict: v['verdict'], effect: v['effect'], status: v['status'], code: v['code'], ms: v['durationMs'], path: v['path'] ?? undefined }, where);
+  tx.stage(v['eventId'], { stage: 'attempt', at: v['at'], destination: v['destination'], ...named(v['outputId'], v['operation']), number: v['number'], verdict: v['verdict'], effect: v['effect'], status: v['status'], code: v['code'], ms: v['durationMs'], path: v['path'] ?? undefined }, where);
 }
 
 function outcome(tx: Transaction, v: Value, order: string, where: Where): void {
@@ -76,8 +76,8 @@ function outcome(tx: Transaction, v: Value, order: string, where: Where): void {
   if (!before && v['stage'] === 'dispatcher') tx.held(deliveryId(v, destination), v['reason'] === 'delivery-held');
   if (order !== '') tx.replayed(order, before ? eventId : deliveryId(v, destination), stateOf[state] ?? (state === 'dropped' ? 'dropped' : 'quarantined'));
   if (v['stage'] === 'policy') tx.stage(eventId, { stage: 'decided', at: v['at'], effect: policyEffects[state] ?? 'deny', outputId, destination, operation, rule: v['rule'], purpose: v['purpose'], reason: v['reason'], consent: v['consent'], release: v['release'] }, where);
-  if (v['attempt'] !== null) tx.stage(eventId, { stage: 'attempt', at: v['attempt'].at, destination, operation, number: v['attempts'], verdict: v['attempt'].verdict, effect: v['attempt'].effect, status: v['status'], ms: v['attempt'].durationMs, path: v['attempt'].path ?? undefined }, where);
-  tx.stage(eventId, { stage: 'outcome', at: v['at'], destination, operation, state, reason: v['reason'], detail: v['detail'] ?? undefined, attempts: v['attempts'], status: v['status'] ?? undefined, to: v['to'] ?? undefined, by: v['stage'] }, where);
+  if (v['attempt'] !== null) tx.stage(eventId, { stage: 'attempt', at: v['attempt'].at, destination, outputId, operation, number: v['attempts'], verdict: v['attempt'].verdict, effect: v['attempt'].effect, status: v['status'], ms: v['attempt'].durationMs, path: v['attempt'].path ?? undefined }, where);
+  tx.stage(eventId, { stage: 'outcome', at: v['at'], destination, outputId, operation, state, reason: v['reason'], detail: v['detail'] ?? undefined, attempts: v['attempts'], status: v['status'] ?? undefined, to: v['to'] ?? undefined, by: v['stage'] }, where);
 }
 
 function ended(tx: Transaction, v: Value, destination: string, partition: number): void {
@@ -107,7 +107,7 @@ const destinationOf = (topic: string, topics: TopicNames): string => topic.slice
 /** The rest of what stands on these topics (intents, markers) tells of no stage. */
 const kinds: readonly Kind[] = [
   kind('weir.internal.Delivery', ['outputId', 'eventId', 'destination', 'operation', 'decidedAt', 'release', 'rule', 'purpose', 'legalBasis', 'consent', 'notBefore', 'standby', 'failedOver'], (tx, v, _record, where) => decided(tx, v, where)),
-  kind('weir.internal.Attempt', ['eventId', 'at', 'destination', 'operation', 'number', 'verdict', 'effect', 'status', 'code', 'durationMs', 'path'], (tx, v, _record, where) => attempt(tx, v, where)),
+  kind('weir.internal.Attempt', ['eventId', 'outputId', 'at', 'destination', 'operation', 'number', 'verdict', 'effect', 'status', 'code', 'durationMs', 'path'], (tx, v, _record, where) => attempt(tx, v, where)),
   kind('weir.internal.Outcome', ['eventId', 'outputId', 'destination', 'operation', 'state', 'stage', 'at', 'reason', 'detail', 'attempts', 'status', 'to', 'rule', 'purpose', 'consent', 'release', 'attempt'], (tx, v, record, where) => outcome(tx, v, header(record, H.intent), where)),
   kind('weir.internal.DeadLetter', ['id', 'eventId', 'stage', 'reasons', 'source', 'destination', 'operation', 'release', 'topic', 'at', 'headers'], (tx, v, _record, where) => deadLetter(tx, v, where)),
   kind('weir.internal.LedgerEnd', ['key', 'outputId', 'eventId', 'operation', 'state', 'effect', 'generation', 'itemHash', 'subject', 'offset', 'at', 'acceptedAt', 'maybeSince', 'owner', 'firstOffset', 'object'], (tx, v, _record, { topic, partition }, topics) => ended(tx, v, destinationOf(topic, topics), partition)),

@@ -59,6 +59,24 @@ test('a list says how many are left and where it goes on: page by page every let
   }), { numRuns: 30 });
 });
 
+test('a list goes on behind what it has shown, also where the last of it was set aside again meanwhile', async () => {
+  const dir = mkdtempSync(join(tmpdir(), 'weir-letters-'));
+  const store = createStore(openTable({ path: dir }));
+  const add = (n: number, at: number): void => {
+    const tx = store.begin();
+    tx.deadLetter(`l${n}`, { id: `l${n}`, eventId: `evt_${n}`, stage: 'policy', codes: ['approval-required'], source: 'shop', destination: 'crm', release: null, at, outputId: null });
+    tx.commit('t', 0, at);
+  };
+  for (let n = 0; n < 1000; n++) add(n, n + 1);
+  const letters = createLetters({ store, reader: {} as never, serde: {} as never, topics: topicNames('t'), open: (bytes) => bytes, guard: () => undefined });
+  setImmediate(() => add(998, 5000));
+  const { deadLetters, next } = await letters.list(2, {});
+  expect([deadLetters.map((l) => l.id), store.deadLetter('l998')?.['at']]).toEqual([['l999', 'l998'], 5000]);
+  expect((await letters.list(2, {}, next!)).deadLetters.map((l) => l.id)).toEqual(['l997', 'l996']);
+  await store.close();
+  rmSync(dir, { recursive: true, force: true });
+});
+
 test('what is counted of a code is what the list shows of it, also where it is not the first reason, and others work meanwhile', async () => {
   const dir = mkdtempSync(join(tmpdir(), 'weir-letters-'));
   const store = createStore(openTable({ path: dir }));

@@ -3,7 +3,7 @@ import type { LogRecord, Reader, Serde } from '@weir/log';
 import { H, type TopicNames } from '@weir/pipeline';
 import { count, epochMs, flag, integer, list, named, nullable, object, optional, text, type TypeOf } from '@weir/service';
 import type { Hidden, PlainItem } from './letter-privacy.ts';
-import type { Store } from './store.ts';
+import { letterPlace, type Store } from './store.ts';
 
 export interface LetterFilter {
   readonly stage?: string;
@@ -147,7 +147,7 @@ export function createLetters(ports: { readonly store: Store; readonly reader: R
         else if (++left >= maxLeft) break;
       }
       const deadLetters = found as unknown as LetterSummary[];
-      return { deadLetters, left, next: left === 0 ? null : store.letterPlace(deadLetters.at(-1)!.id) ?? null };
+      return { deadLetters, left, next: left === 0 ? null : letterPlace(found.at(-1)!) };
     },
     async stats(asked) {
       // Nothing else of a query: a list goes by more than is counted.

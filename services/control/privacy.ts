@@ -41,8 +41,8 @@ export async function createPrivacy(context: ServiceContext, store: Store, table
   const shared = { audit, reader, admin, appender, serde, topics, keys, store, workspaceKey, release: () => releases.current(), now: () => clock.now() };
   const timers = { setTimer: clock.setTimer, clearTimer: clock.clearTimer };
   const subjects = createSubjects({ ...shared, tables });
-  const erasures = createErasures({ ...shared, ...timers, policyGroup: groups.policy, barrier, tables, subjects, remains: createRemains({ ...shared, subjects }), logger });
   const janitor = createRawKeyJanitor({ ...shared, ...timers, logger });
+  const erasures = createErasures({ ...shared, ...timers, policyGroup: groups.policy, barrier, tables, subjects, remains: createRemains({ ...shared, subjects }), rawUntil: janitor.until, logger });
   let ready = false;
   const loading = (async () => {
     await reading;

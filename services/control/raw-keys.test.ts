@@ -62,3 +62,34 @@ test('the topic of a source that left the release counts as deleted when it is m
   await next();
   expect([left('left'), errors]).toEqual([dates.slice(0, 2), 0]);
 });
+
+test('the last raw key of a day is destroyed when its receipt says at the latest, also by a look that comes late, or behind one that failed; a source that left the release counts by its own topic', async () => {
+  const today = Date.parse('2026-03-31');
+  const late = 2 * 3_600_000;
+  expect(await janitor.until(now)).toBe(today + 32 * day + late);
+  // Its last key is of yesterday, and what is sealed under it stays longer than what the release has.
+  shown[topics.raw('left')] = `${90 * day}`;
+  expect(await janitor.until(now)).toBe(today + 91 * day + late);
+  shown[topics.raw('shop')] = `${95 * day}`;
+  expect(await janitor.until(now)).toBe(today + 97 * day + late);
+});
+
+test('when a raw key dies is not told where that is not known: a topic is kept for ever, does not tell, or is not to be seen, of a source that left the release before it counts as deleted', async () => {
+  for (const topic of [topics.dlq, topics.raw('shop'), topics.raw('left')]) {
+    const before = shown[topic];
+    for (const kept of ['-1', undefined]) {
+      shown[topic] = kept;
+      expect([topic, kept, await janitor.until(now)]).toEqual([topic, kept, null]);
+    }
+    delete shown[topic];
+    expect([topic, await janitor.until(now)]).toEqual([topic, null]);
+    shown[topic] = before;
+  }
+  delete shown[topics.raw('left')];
+  await janitor.start();
+  for (let looks = 1; looks < 3; looks++) {
+    expect(await janitor.until(now)).toBe(null);
+    await next();
+  }
+  expect(await janitor.until(now)).toBe(Date.parse('2026-03-31') + 32 * day + 2 * 3_600_000);
+});

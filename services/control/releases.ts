@@ -4,7 +4,7 @@ import type { Adapter } from '@weir/adapter';
 import { WeirError } from '@weir/errors';
 import type { Appender, LogAdmin, Reader } from '@weir/log';
 import { checkTopics, createInTurn, planTopics, type TopicFinding } from '@weir/pipeline';
-import { applyRelease, assertPolicyTests, compileRelease, controlKeys, readControl, secretsOf, valuesUnder, type Release, type ReleaseFile } from '@weir/release';
+import { applyRelease, assertPolicyTests, compileRelease, controlKeys, encodeRelease, readControl, secretsOf, valuesUnder, type Release, type ReleaseFile } from '@weir/release';
 import { count, flag, instant, list, named, nullable, object, optional, text, type Schema, type ServiceContext, type TypeOf } from '@weir/service';
 import type { AuditLog } from './audit.ts';
 import type { TopicCounts } from './topic-counts.ts';
@@ -82,9 +82,11 @@ export function createReleaseApi(context: ServiceContext, ports: { readonly admi
     });
   }
 
-  function compile(order: ReleaseOrder): Release {
+  /** Everything that a release can be refused for: nothing was changed by then. */
+  function compile(order: ReleaseOrder, by = ''): Release {
     const release = compileRelease(order.files, { adapters: ports.adapters, workspaceKey: context.workspaceKey });
     assertPolicyTests(release);
+    encodeRelease({ serde, release, by, message: order.message ?? null, now: context.clock.now() });
     return release;
   }
 
@@ -96,7 +98,7 @@ export function createReleaseApi(context: ServiceContext, ports: { readonly admi
   }
 
   async function apply(order: ReleaseOrder, { actor, leaf }: ChangedBy, proposedBy: string | null): Promise<AppliedRelease> {
-    const release = compile(order);
+    const release = compile(order, actor);
     const { specs } = await plan(release);
     const topicsCreated = await admin.createTopics(specs);
     await ports.counts.keep(topicsCreated);

@@ -13,3 +13,13 @@ test('open incidents of destinations, rules and polled sources of the release ar
   const shown = await status({ endOffsets: none, beginningOffsets: none, committed: none } as unknown as LogAdmin, { counter: () => 0, position: () => 0 } as unknown as Store, release, topicNames('t'), groupNames('t'), [], incidents, [], new Map(), null);
   expect(shown.incidents.map(({ destination, replay }) => [destination, replay])).toEqual([['crm', expect.stringContaining('weir replay dispatch')], ['policy/night', null], ['source/members', null]]);
 });
+
+test('while deliveries are pending it tells which destinations have left the release, with what is on their topics', async () => {
+  const topics = topicNames('t');
+  const ends = (topic: string) => Promise.resolve(new Map([[0, topic === topics.dispatch('gone') ? 7 : 4]]));
+  const admin = { endOffsets: ends, beginningOffsets: () => Promise.resolve(new Map()), committed: () => Promise.resolve(new Map([[0, 4]])), listTopics: () => Promise.resolve([topics.dispatch('crm'), topics.dispatch('gone'), topics.ledger('gone'), topics.dispatch('empty'), 'other.dispatch.x']) } as unknown as LogAdmin;
+  const release = { hash: 'rel', sources: new Map(), destinations: new Map([['crm', {}]]) } as unknown as Release;
+  const of = async (pending: number) => status(admin, { counter: (name: string) => (name === 'deliveries.pending' ? pending : 0), position: () => 4 } as unknown as Store, release, topics, groupNames('t'), [], new Map(), [], new Map(), null);
+  expect(await of(3)).toMatchObject({ deliveries: { pending: 3 }, retired: [{ destination: 'empty', waiting: 0 }, { destination: 'gone', waiting: 3 }] });
+  expect((await of(0)).retired).toEqual([]);
+});

@@ -22,6 +22,7 @@ export const statusReply = named('Status', object('Counts of events, deliveries 
   callers: nullable(count('Dispatchers that have read the tables of consent: no other starts a `use` call. Null while that is not known.')),
   incidents: list(incident, 'Open ones.'),
   paused: list(switchView, 'Destinations that the kill switch holds; their events are kept.'),
+  retired: list(object('A destination that has left the release.', { destination: text('Destination.'), waiting: count('Records on its topic that no dispatcher takes.') }), 'Told while deliveries are pending: those to these destinations stay so until a release has them again.'),
 }));
 export type Status = TypeOf<typeof statusReply>;
 
@@ -37,6 +38,13 @@ async function groupLag(admin: LogAdmin, groupId: string, topic: string): Promis
   let lag = 0;
   for (const [partition, end] of ends) lag += Math.max(0, end - (committed.get(partition) ?? begins.get(partition) ?? 0));
   return lag;
+}
+
+/** Destinations that have left the release, and still have a topic. */
+async function retiredOf(admin: LogAdmin, release: Release, topics: TopicNames, groups: ReturnType<typeof groupNames>): Promise<Status['retired']> {
+  const prefix = topics.dispatch('');
+  const names = (await admin.listTopics()).filter((topic) => topic.startsWith(prefix)).map((topic) => topic.slice(prefix.length)).filter((name) => !release.destinations.has(name)).sort();
+  return Promise.all(names.map(async (destination) => ({ destination, waiting: await groupLag(admin, groups.dispatcher(destination), topics.dispatch(destination)) })));
 }
 
 /**
@@ -67,5 +75,6 @@ export async function status(admin: LogAdmin, store: Store, release: Release, to
       ...[...unresolved].map(([destination, { open, since }]) => ({ destination, code: 'consent-unresolved', since: new Date(since).toISOString(), open })),
     ],
     paused: switches.filter((s) => s.paused && release.destinations.has(s.destination)),
+    retired: c('deliveries.pending') === 0 ? [] : await retiredOf(admin, release, topics, groups),
   };
 }

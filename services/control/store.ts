@@ -108,13 +108,10 @@ export interface Store {
   /** Of those on weir.canonical the ones of this output, in the order of their time. */
   canonicalPlaces(eventId: string, outputId: string): Where[];
   counter(name: string): number;
-  /** Newest first. */
-  /** Newest first; only those behind this place. */
+  /** Newest first; only those behind this place (`letterPlace`). */
   deadLetters(after?: string): Iterable<Record<string, unknown>>;
-  /** Of a dead letter among the others; undefined = there is none of this id. */
-  letterPlace(id: string): string | undefined;
-  /** Those that a rule held for an approver, newest first. */
-  heldLetters(): Iterable<Record<string, unknown>>;
+  /** Those that a rule held for an approver, newest first; only those behind this place. */
+  heldLetters(after?: string): Iterable<Record<string, unknown>>;
   end(destination: string, key: string): EndFacts | undefined;
   /** The newest delivered record of the subject that set this object; '' = of those that do not say what they set. Undefined = none. */
   newest(destination: string, operation: string, subject: string, object: string): Age | undefined;
@@ -154,6 +151,11 @@ function parseAge(text: string): Age {
 }
 const withFirst = (number: number, firstOffset: number): string => (firstOffset < 0 ? String(number) : `${number}@${firstOffset}`);
 
+const inverted = (at: number): string => String(9e15 - at).padStart(16, '0');
+
+/** Of a dead letter, as it was listed, among the others: the newest first. */
+export const letterPlace = ({ id, at }: { readonly [field: string]: unknown }): string => `${inverted(Number(at))}/${String(id)}`;
+
 /** Counter of the letters that are counted with this one. */
 export const letterCount = ({ stage, codes, destination, release }: Record<string, unknown>): string => `q/${JSON.stringify([stage, (codes as string[])[0] ?? '', destination, release])}`;
 
@@ -180,8 +182,8 @@ export function createStore(table: Table, gathered?: number): Store {
     table.loaded();
     table.loading();
   }
-  function* heldLetters(): Generator<Record<string, unknown>> {
-    for (const { key } of table.range('a/')) {
+  function* heldLetters(after?: string): Generator<Record<string, unknown>> {
+    for (const { key } of table.range('a/', after === undefined ? undefined : `a/${after}`)) {
       const value = table.get(`y/${key.slice(2)}`);
       if (value !== undefined) yield parse(value);
     }
@@ -237,7 +239,7 @@ export function createStore(table: Table, gathered?: number): Store {
         },
         deadLetter(id, summary) {
           const { eventId, stage, codes, source, at: diedAt } = summary as { eventId: string; stage: string; codes: string[]; source: string | null; at: number };
-          const at = String(9e15 - diedAt).padStart(16, '0');
+          const at = inverted(diedAt);
           const before = read(`q/${id}`);
           const known = before === undefined ? undefined : read(`y/${before}/${id}`);
           // One of the same id, of a record that was read again or a delivery that policy set aside again, is the same letter: it is listed and
@@ -312,10 +314,6 @@ export function createStore(table: Table, gathered?: number): Store {
     counter: (name) => counters.get(name) ?? 0,
     *deadLetters(after) {
       for (const { value } of table.range('y/', after === undefined ? undefined : `y/${after}`)) yield parse(value);
-    },
-    letterPlace(id) {
-      const at = table.text(`q/${id}`);
-      return at === undefined ? undefined : `${at}/${id}`;
     },
     heldLetters,
     end(destination, key) {

@@ -26,8 +26,8 @@ const wideNote = { incomplete: 'more than 64 identifiers are linked to this one:
 const erasureView = named('Erasure', object('The receipt of an erasure.', {
   id: text('Id of the erasure: its audit leaf.'), ids: list(text('Keyed identifier.'), 'Identifiers that are erased.'), by: text('Who ordered it.'), state: oneOf(erasureStates, 'How far it is; erased = nothing of the person can be read here; done = every destination has ended, too (docs/erasure.md).'),
   orderedAt: instant('When it was ordered.'), markedAt: nullable(instant('What was accepted until then is erased; null before the mark.')), stoppedAt: nullable(instant('From then on nothing is sent.')), erasedAt: nullable(instant('When it was acknowledged.')),
-  keysDestroyed: count('Keys that were destroyed.'), recordsUnreadable: count('Records that nobody can read any more.'), recordsReadable: count('Records of before the mark that can be read still; none once it is acknowledged.'),
-  readableUntil: nullable(instant('When retention has taken those.')), rawUntil: nullable(instant('When the last sealed raw key dies.')), deadline: nullable(instant('Until when the destinations have to have erased.')),
+  keysDestroyed: count('Keys that are destroyed, counted before they go.'), recordsUnreadable: count('Records that nobody can read any more.'), recordsReadable: count('Records of before the mark that can be read still; none once it is acknowledged.'),
+  readableUntil: nullable(instant('When retention has taken those.')), rawUntil: nullable(instant('When the last sealed raw key is destroyed, at the latest; null = not as far as is known.')), deadline: nullable(instant('Until when the destinations have to have erased.')),
   eventId: nullable(text('Event by which the destinations are told.')),
   destinations: list(object('A destination.', { destination: text('Destination.'), operation: nullable(text('Operation; null = it has none that erases.')), state: text('pending, late, not-asked, or how the delivery ended.'), at: nullable(instant('When.')) }), 'Those that are told.'),
   onlyGiven: flag('More than 64 identifiers are linked to those given: only those are erased.'), forced: flag('It goes on also where nobody is known by what was given.'), known: flag('Somebody was known by what was given.'),
@@ -86,7 +86,7 @@ async function* lines(subjects: Subjects, { ids, onlyGiven, leftOut }: Person): 
   let left = false;
   let give = Promise.withResolvers<string>();
   let taken = Promise.withResolvers<void>();
-  const done = subjects.scan(ids, async ({ at, value, broken, ...rest }) => {
+  const done = subjects.scan(ids, async ({ at, value, broken, outputId: _outputId, ...rest }) => {
     if (left) throw new Error('nobody reads the export any more');
     chunk += `${JSON.stringify({ at: new Date(at).toISOString(), ...rest, erased: value === undefined && !broken, ...(broken ? { broken } : {}), record: value ?? null })}\n`;
     if (chunk.length < exportChunk) return;

@@ -30,6 +30,46 @@ test('a person with too many links is shown and explained under the identifier t
   expect(await subjects((ids) => ids).decisions(given, undefined, 5)).toMatchObject({ onlyGiven: false });
 });
 
+/** Records of u-7 on the topic, one after the other; `stages` of each event. */
+function withRecords(events: readonly (readonly [event: string, output: string, at: number])[], stages: (event: string) => object[]) {
+  const records = events.map(([event, output, timestamp]) => ({ key: Buffer.from(own), value: Buffer.from('x'), headers: [['weir-event', Buffer.from(event)], ['weir-output', Buffer.from(output)]], timestamp }));
+  return subjects((ids) => ids, { reader: { read: async (_t: string, _p: number, _f: number, _e: number, take: (batch: object) => Promise<void>) => take({ records }) }, store: { stages } });
+}
+
+test('of an item with several people only what was decided and delivered of the own outputs is told, each decision with its own end', async () => {
+  const about = { destination: 'crm', operation: 'send' };
+  const stages = ['out_own', 'out_other'].map((outputId, i) => ({ stage: 'decided', at: 1 + i, ...about, outputId, effect: 'allow' }));
+  const ends = [{ stage: 'outcome', at: 5, ...about, outputId: 'out_own', state: 'dead-lettered', reason: 'delivery-rejected' }, { stage: 'outcome', at: 6, ...about, outputId: 'out_other', state: 'delivered' }];
+  const found = withRecords([['evt_1', 'out_own', 3]], () => [...stages, ...ends]);
+  expect((await found.decisions(given, undefined, 9)).decisions).toMatchObject([{ eventId: 'evt_1', record: 'Profile', end: { state: 'dead-lettered', reason: 'delivery-rejected' } }]);
+  expect((await found.decisions(given, undefined, 9)).decisions).toHaveLength(1);
+  expect((await found.summary(given, 'trusted')).destinations).toEqual([]);
+});
+
+test('of more events than are looked up the newest count, it is told, and the event loop gets a turn between them', async () => {
+  const most = 20_000;
+  // The newest stand first, as another partition may be read later.
+  const events = Array.from({ length: most + 1 }, (_, i) => [`evt_${i}`, `out_${i}`, most + 1 - i] as const);
+  let [turns, looked, before, atOnce] = [0, 0, 0, 0];
+  const stages = (event: string) => {
+    atOnce = Math.max(atOnce, ++looked - before);
+    return [{ stage: 'outcome', at: 7, destination: event === `evt_${most}` ? 'oldest' : 'crm', operation: 'send', outputId: event.replace('evt', 'out'), state: 'delivered' }];
+  };
+  const tick = (): void => {
+    turns++;
+    before = looked;
+    timer = setImmediate(tick);
+  };
+  let timer = setImmediate(tick);
+  const found = withRecords(events, stages);
+  const { cut, destinations, records } = await found.summary(given, 'trusted');
+  expect([cut, destinations.map((d) => [d.destination, d.delivered]), records.total]).toEqual([true, [['crm', most]], most + 1]);
+  expect((await found.decisions(given, undefined, 1)).cut).toBe(true);
+  clearImmediate(timer);
+  expect([atOnce <= 1000, turns > 20]).toEqual([true, true]);
+  expect((await withRecords(events.slice(1), () => []).summary(given, 'trusted')).cut).toBe(false);
+});
+
 test('an export of a part says so in its first line', async () => {
   for (const [linked, first] of [[() => undefined, 'incomplete'], [(ids: readonly string[]) => ids, 'at']] as const) {
     const app = fastify();

@@ -1,12 +1,13 @@
 import { createKnownRegions, regionsIn, type ConsentTables } from '@weir/consent';
 import { findWeirError } from '@weir/errors';
 import type { Appender, LogAdmin, LogRecord, Reader, Serde } from '@weir/log';
-import { H, keyedId, type TopicNames } from '@weir/pipeline';
+import { deliveryOfStage, endsOf, H, keyedId, type TopicNames } from '@weir/pipeline';
 import { keyedIdsOf, type Identifiers, type Release } from '@weir/release';
 import { count, flag, instant, integer, list, named, nullable, object, text, type TypeOf } from '@weir/service';
 import { openIdentifiers, type ClearIdentifiers, type KeyRing } from '@weir/seal';
 import { header } from './indexer.ts';
 import type { Stage, Store } from './store.ts';
+import { createNewestEvents, type SubjectEvent } from './subject-events.ts';
 
 export interface SubjectPorts {
   readonly reader: Reader;
@@ -28,6 +29,7 @@ export interface SubjectRecord {
   /** ms since the epoch; NaN = not told. */
   readonly acceptedAt: number;
   readonly eventId: string;
+  readonly outputId: string;
   readonly source: string;
   readonly type: string | undefined;
   readonly value: Readonly<Record<string, unknown>> | undefined;
@@ -52,12 +54,17 @@ export type Follow = 'trusted' | 'all';
 const leftOutDoc = 'What only sources with `identityLinks: untrusted` have linked with the person, at most 64: no part of it unless `linked` is `all`.';
 export const leftOutList = list(text('Keyed identifier.'), leftOutDoc);
 
+/** Events whose deliveries and decisions are looked up at once. */
+const maxEvents = 20_000;
+const turnEvents = 500;
+const cut = flag(`The person has more than ${maxEvents} events: deliveries and decisions are those of the newest ones alone.`);
+
 export const subjectReply = named('Subject', object('What is known of a person, in short.', {
   ids: list(text('Keyed identifier, `<type>:<keyed id>`.'), 'The person\'s.'), onlyGiven: flag('More than 64 are linked to those given, too many for one person: `ids` are those given alone.'), leftOut: leftOutList,
   erasedUntil: nullable(instant('What was accepted until then is erased; null = never erased.')),
   purposes: list(object('A purpose and channel that some route uses.', { purpose: text('Purpose.'), channel: nullable(text('Channel.')), allowed: flag('The person may be used for it now.'), reason: nullable(text('Why not.')) }), 'Per purpose and channel.'),
   records: object('Canonical records.', { total: count('All that are kept.'), readable: count('Those whose key is not destroyed.') }),
-  destinations: list(object('A destination.', { destination: text('Destination.'), delivered: count('Deliveries.'), last: instant('The last of them.') }), 'Where something of the person was delivered.'),
+  destinations: list(object('A destination.', { destination: text('Destination.'), delivered: count('Deliveries.'), last: instant('The last of them.') }), 'Where something of the person was delivered.'), cut,
 }));
 export type SubjectSummary = TypeOf<typeof subjectReply>;
 
@@ -67,10 +74,7 @@ const decision = named('SubjectDecision', object('What was decided about one rec
   end: nullable(object('How it ended.', { state: text('delivered, denied, dead-lettered, …'), at: instant('When.'), reason: nullable(text('Why.')), status: nullable(integer('HTTP status of the last answer.')) })),
 }));
 export type SubjectDecision = TypeOf<typeof decision>;
-export const decisionsReply = object('What was decided about a person.', { decisions: list(decision, 'The newest first; of a decision that was made again the last.'), onlyGiven: flag('More than 64 are linked to those given: only the records under those are looked at.') });
-
-/** Events whose deliveries are looked up for one summary. */
-const maxEvents = 20_000;
+export const decisionsReply = object('What was decided about a person.', { decisions: list(decision, 'The newest first; of a decision that was made again the last.'), onlyGiven: flag('More than 64 are linked to those given: only the records under those are looked at.'), cut });
 
 /** Every purpose with each channel that a route uses it on. */
 function usesOf(release: Release): [purpose: string, channel: string | null][] {
@@ -79,19 +83,24 @@ function usesOf(release: Release): [purpose: string, channel: string | null][] {
   return [...found.values()].sort((a, b) => (a.join() < b.join() ? -1 : 1));
 }
 
-type Decided = Omit<SubjectDecision, 'eventId' | 'source' | 'record'> & { readonly order: number };
+type Decided = SubjectDecision & { readonly order: number };
 
-/** The last decision per operation of an event, with its end. */
-function decisionsOf(stages: readonly Stage[], wanted: string | undefined): Decided[] {
+/** Stages of an event that are of these outputs: it may be of several people. Those that name none count: of the event as a whole, or indexed before ends named their output. */
+const ofOutputs = (stages: readonly Stage[], { outputs }: SubjectEvent): Stage[] => stages.filter(({ outputId }) => typeof outputId !== 'string' || outputs.has(outputId));
+
+/** The last decision per output and operation, with its end. */
+function decisionsOf(stages: readonly Stage[], wanted: string | undefined, { eventId, source, outputs }: SubjectEvent): Decided[] {
   const found = new Map<string, Decided>();
   const text = (value: unknown): string | null => (typeof value === 'string' ? value : null);
-  const keyOf = (s: Stage): string => `${String(s['destination'])}/${String(s['operation'])}`;
+  const endOf = endsOf(stages);
   for (const s of stages) {
-    if (s.stage === 'decided' && (wanted === undefined || s['destination'] === wanted || s['destination'] === null)) {
-      found.set(keyOf(s), { order: s.at, at: new Date(s.at).toISOString(), destination: text(s['destination']), operation: text(s['operation']), effect: String(s['effect']), rule: text(s['rule']), purpose: text(s['purpose']), reason: text(s['reason']), release: text(s['release']), end: null });
-    }
-    const known = s.stage === 'outcome' ? found.get(keyOf(s)) : undefined;
-    if (known !== undefined) found.set(keyOf(s), { ...known, end: { state: String(s['state']), at: new Date(s.at).toISOString(), reason: text(s['reason']), status: typeof s['status'] === 'number' ? s['status'] : null } });
+    if (s.stage !== 'decided' || (wanted !== undefined && s['destination'] !== wanted && s['destination'] !== null)) continue;
+    const end = endOf(s);
+    found.set(deliveryOfStage(s), {
+      eventId, source, record: outputs.get(String(s['outputId']))?.slice('weir.canonical.'.length) ?? null,
+      order: s.at, at: new Date(s.at).toISOString(), destination: text(s['destination']), operation: text(s['operation']), effect: String(s['effect']), rule: text(s['rule']), purpose: text(s['purpose']), reason: text(s['reason']), release: text(s['release']),
+      end: end === undefined ? null : { state: String(end['state']), at: new Date(end.at).toISOString(), reason: text(end['reason']), status: typeof end['status'] === 'number' ? end['status'] : null },
+    });
   }
   return [...found.values()];
 }
@@ -121,7 +130,7 @@ export function createSubjects(ports: SubjectPorts) {
   }
 
   async function read(record: LogRecord): Promise<SubjectRecord> {
-    const about = { at: record.timestamp, acceptedAt: Number(header(record, H.accepted) || Number.NaN), eventId: header(record, H.event), source: header(record, H.source) };
+    const about = { at: record.timestamp, acceptedAt: Number(header(record, H.accepted) || Number.NaN), eventId: header(record, H.event), outputId: header(record, H.output), source: header(record, H.source) };
     try {
       if (!serde.known(record.value!)) await serde.prepare(record.value!);
       const { name, value } = serde.decode(record.value!);
@@ -171,50 +180,56 @@ export function createSubjects(ports: SubjectPorts) {
 
   async function summary(identifiers: Identifiers, follow: Follow): Promise<SubjectSummary> {
     const { ids, onlyGiven, leftOut } = await resolve(identifiers, follow);
-    const events = new Set<string>();
+    const events = createNewestEvents(maxEvents);
     let total = 0;
     let readable = 0;
-    await scan(ids, ({ eventId, value }) => {
+    await scan(ids, (record) => {
       total++;
-      if (value !== undefined) readable++;
-      if (events.size < maxEvents) events.add(eventId);
+      if (record.value !== undefined) readable++;
+      events.add(record);
     });
+    const destinations = await deliveredTo(events.newest());
     const until = keys.erasedUntil(ids);
     return {
       ids, onlyGiven, leftOut: [...leftOut], erasedUntil: until === 0 ? null : new Date(until).toISOString(),
       purposes: usesOf(ports.release()).map(([purpose, channel]) => {
-        const answer = tables.allows(ids, purpose, channel, null, ports.release().policy.purposes.get(purpose)?.legalBasis ?? null, ports.now());
+        const answer = tables.allows(ids, purpose, channel, null, ports.release().policy.purposes.get(purpose)?.legalBasis ?? null, ports.now(), ports.release().policy);
         return { purpose, channel, allowed: answer.ok, reason: answer.ok ? null : answer.reason };
       }),
       records: { total, readable },
-      destinations: deliveredTo(events),
+      destinations, cut: events.cut(),
     };
   }
 
-  function deliveredTo(events: Iterable<string>): SubjectSummary['destinations'] {
+  /** Stages of one event after another: between so many the event loop gets a turn, for which a kill switch waits. */
+  async function eachEvent(events: readonly SubjectEvent[], take: (stages: readonly Stage[], event: SubjectEvent) => void): Promise<void> {
+    for (const [i, event] of events.entries()) {
+      if (i % turnEvents === turnEvents - 1) await new Promise<void>((resume) => { setImmediate(resume); });
+      take(ofOutputs(ports.store.stages(event.eventId), event), event);
+    }
+  }
+
+  async function deliveredTo(events: readonly SubjectEvent[]): Promise<SubjectSummary['destinations']> {
     const found = new Map<string, { delivered: number; last: number }>();
-    for (const event of events) {
-      for (const stage of ports.store.stages(event)) {
+    await eachEvent(events, (stages) => {
+      for (const stage of stages) {
         if (stage.stage !== 'outcome' || stage['state'] !== 'delivered') continue;
         const name = String(stage['destination']);
         const before = found.get(name) ?? { delivered: 0, last: 0 };
         found.set(name, { delivered: before.delivered + 1, last: Math.max(before.last, stage.at) });
       }
-    }
+    });
     return [...found].map(([destination, { delivered, last }]) => ({ destination, delivered, last: new Date(last).toISOString() })).sort((a, b) => (a.destination < b.destination ? -1 : 1));
   }
 
   /** The newest `limit` decisions about the person, of the destination when one is named, the newest first; of a decision that was made again the last. By every link, as decisions are made. */
   async function decisions(identifiers: Identifiers, destination: string | undefined, limit: number): Promise<TypeOf<typeof decisionsReply>> {
     const { ids, onlyGiven } = await resolve(identifiers, 'all');
-    const events = new Map<string, { source: string; type: string | undefined }>();
-    await scan(ids, ({ eventId, source, type }) => {
-      events.delete(eventId);
-      events.set(eventId, { source, type });
-      if (events.size > maxEvents) events.delete(events.keys().next().value!);
-    });
-    const found = [...events].flatMap(([eventId, { source, type }]) => decisionsOf(ports.store.stages(eventId), destination).map((d): SubjectDecision & { order: number } => ({ eventId, source, record: type?.slice('weir.canonical.'.length) ?? null, ...d })));
-    return { onlyGiven, decisions: found.sort((a, b) => b.order - a.order).slice(0, limit).map(({ order: _order, ...decision }) => decision) };
+    const events = createNewestEvents(maxEvents);
+    await scan(ids, events.add);
+    const found: Decided[] = [];
+    await eachEvent(events.newest(), (stages, event) => { found.push(...decisionsOf(stages, destination, event)); });
+    return { onlyGiven, cut: events.cut(), decisions: found.sort((a, b) => b.order - a.order).slice(0, limit).map(({ order: _order, ...decision }) => decision) };
   }
 
   return { resolve, close, trustsSource, known, scan, linkValues, regions, summary, decisions };

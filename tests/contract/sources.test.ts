@@ -137,6 +137,15 @@ describe.each(cases)('$name', (it) => {
     }
   });
 
+  test('the limits that the source sets count at the door, lower and higher than its own: what passes here and not behind it would be answered 2xx and lost', () => {
+    const limits = it.adapter.manifest.source!.limits;
+    const body = sample();
+    const [levels, deep] = [limits.depth + 4, JSON.parse(`${'['.repeat(limits.depth)}${']'.repeat(limits.depth)}`) as Json];
+    const nested = Array.isArray(body) ? [{ ...(body[0] as JsonObject), deep }] : { ...(body as JsonObject), deep };
+    expect(source.split(signed(it, json(nested)), config, { ...limits, depth: levels }).items.length).toBeGreaterThan(0);
+    for (const [value, given] of [[nested, undefined], [body, { ...limits, depth: 1 }]] as const) expect(() => source.split(signed(it, json(value)), config, given)).toThrow(/nests deeper/);
+  });
+
   test('limits, identity and signing are cited, secrets are marked', () => {
     const { identity, limits, retryHorizonMs, signing, config: schema } = it.adapter.manifest.source!;
     expect(identity.cite.length).toBeGreaterThan(20);

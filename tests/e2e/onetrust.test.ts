@@ -19,7 +19,7 @@ afterAll(async () => {
 });
 
 let n = 0;
-async function oneTrust(email: string, status: string, topics: Record<string, boolean>): Promise<void> {
+async function oneTrust(email: string, status: string, topics: Record<string, boolean>): Promise<string> {
   const body = {
     eventId: `topics-${++n}`, eventTime: new Date().toISOString(), eventType: '3010',
     payload: { dataSubjectGuid: `guid-${email}`, dataSubjectEmail: email, profiles: [{ purposeId: 'email-marketing', topics: Object.entries(topics).map(([name, value]) => ({ topicGuid: `guid-${name}`, integrationKey: name, value })), profileFields: { TransactionStatus: status } }] },
@@ -29,6 +29,7 @@ async function oneTrust(email: string, status: string, topics: Record<string, bo
   const sent = await weir.cli('send', 'onetrust', '--body', file, '--json');
   expect(sent.code, sent.err + sent.out).toBe(0);
   await weir.settled();
+  return JSON.parse(sent.out).events[0].eventId;
 }
 const states = async (who: string): Promise<string[]> => (JSON.parse((await weir.cli('consent', 'show', who, '--json')).out).states as any[]).filter((s) => s.of === 'email').map((s) => `${s.topic ?? ''}:${s.state}`).sort();
 const subscribe = async (email: string): Promise<boolean> => {
@@ -53,4 +54,16 @@ test('topics of OneTrust, to consent show and to the vendor: each opens and clos
   await oneTrust(ann, 'ACTIVE', { fishing: true, hiking: false });
   await waitFor('the topics are back', async () => (await states(ann)).join() === ':unknown,fishing:granted,hiking:withdrawn');
   expect(await subscribe(ann)).toBe(true);
+});
+
+test('each change of one event has its own receipt, and an operator sees which went nowhere', async () => {
+  const event = await oneTrust('bea@larkspur.example', 'WITHDRAWN', { fishing: false });
+  const receipts = await waitFor('both changes are decided and told', async () => {
+    const found = (JSON.parse((await weir.cli('consent', 'receipts', event, '--json')).out).changes[0].receipts as any[]).filter((r) => r.destination === 'newsletter');
+    return found.some((r) => r.state === 'delivered') && found.length === 2 ? found : undefined;
+  });
+  expect(receipts.map((r) => r.state).sort()).toEqual(['delivered', 'no-route']);
+  expect(new Set(receipts.map((r) => r.outputId)).size).toBe(2);
+  const trace = (await (await weir.api(`/v1/events/${event}/trace`)).json()) as any;
+  expect(trace.stages.find((s: any) => s.stage === 'outcome' && s.destination === 'newsletter')).toMatchObject({ outputId: receipts.find((r) => r.state === 'delivered').outputId });
 });

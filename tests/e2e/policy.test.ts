@@ -78,6 +78,8 @@ test('a held delivery waits, is let through once, and nothing else of the event 
   await weir.settled();
   expect([(await sent('crm', 'vera')).length, (await sent('warehouse', 'vera')).length]).toEqual([1, 1]);
   expect((await weir.cli('policy', 'approve', held.id)).err).toContain('approved by admin already');
+  const listed = async (...more: string[]) => ((await json('policy', 'held', ...more)).held as any[]).filter((h) => h.eventId === event).map((h) => h.state);
+  expect([await listed(), await listed('--all')]).toEqual([[], ['approved']]);
   const { leaves } = await json('audit', 'list', '--limit', '1000');
   expect(leaves).toContainEqual(expect.objectContaining({ kind: 'intent', action: 'held.approve', actor: 'admin', target: held.id }));
 });

@@ -182,6 +182,42 @@ test('the same id with another body is quarantined, also by an instance that los
   expect((await lettersOf(event)).map((l) => JSON.parse(l.value.toString()).email).sort()).toEqual(['b@example.com', 'c@example.com']);
 });
 
+test('event ids that take longer to read than the group waits for a handler end no process, also through a rebalance: nothing is normalised before they are read, and what came before is known then', async () => {
+  const first = await normalizer(releaseOf(['web']));
+  const event = await raw('web', { id: 'u1', email: 'a@example.com' });
+  await canonicalOf(event);
+  await first.stop();
+  const rebalanceTimeoutMs = 6000;
+  const read = Promise.withResolvers<void>();
+  const slow = (own: Log): Log => ({
+    ...own,
+    consumer: (o) => own.consumer({ ...o, rebalanceTimeoutMs }),
+    reader: async (o) => {
+      const real = await own.reader(o);
+      return { ...real, read: (topic, ...rest) => (topic === topics.raw('web') ? read.promise.then(() => real.read(topic, ...rest)) : real.read(topic, ...rest)) };
+    },
+  });
+  const ended: Error[] = [];
+  // The second joins while the first reads: that gives its partitions back in time.
+  const both = [];
+  for (let n = 0; n < 2; n++) {
+    const one = await normalizer(releaseOf(['web']), { wrap: slow });
+    void one.service.failed.then((error) => ended.push(error));
+    both.push(one);
+  }
+  await raw('web', { id: 'u1', email: 'b@example.com' }, event);
+  const behind = await raw('web', { id: 'u2' });
+  const began = performance.now();
+  await waitFor('longer than a handler may take', () => performance.now() - began > 2 * rebalanceTimeoutMs);
+  expect(ended).toEqual([]);
+  expect(both.map(({ service }) => service.readiness().reason ?? '').filter((reason) => reason.startsWith(`reading event ids of ${topics.raw('web')}/0: 0 of 1 `))).toHaveLength(1);
+  expect((await all(topics.canonical)).filter((r) => r.headers[H.event] === behind)).toEqual([]);
+  read.resolve();
+  await canonicalOf(behind);
+  expect(await endOf(event)).toMatchObject({ state: 'quarantined', reason: 'event-conflict' });
+  expect(ended).toEqual([]);
+});
+
 test('items of a source that the release does not have any more end as dead letters, and nothing waits for ever', async () => {
   const late = await raw('till', { id: 'x' });
   const { change } = await normalizer(releaseOf(['web']));

@@ -203,7 +203,7 @@ test('a crash between append and commit loses nothing and gives the same states 
   const states = async () => new Map((await world.all(world.topics.consent)).filter((s) => s.name === 'weir.internal.ConsentState').map((s) => [s.key, s.value]));
   const folded = await states();
   await first.close();
-  expect((await world.admin.committed('crash.policy', world.topics.canonical)).size).toBe(0);
+  expect([...(await world.admin.committed('crash.policy', world.topics.canonical)).values()].filter((offset) => offset > 0)).toEqual([]);
 
   const second = await world.policy(allowAll);
   const total = async () => [...(await world.admin.endOffsets(world.topics.canonical)).values()].reduce((a, b) => a + b, 0);

@@ -47,7 +47,7 @@ export async function explainEvent(history: History, eventId: string, against: '
       const whole = history.whole(subject);
       const { region, routes } = explain(release.policy, whole, {
         now: at, take: () => true,
-        consent: (ids, route) => (against === 'recorded' ? recordedConsent(own, route) : undefined) ?? tables.check(ids, route.purpose!, route.channel ?? null, route.topic ?? null, release.policy.purposes.get(route.purpose!)?.legalBasis ?? null, at),
+        consent: (ids, route) => (against === 'recorded' ? recordedConsent(own, route) : undefined) ?? tables.check(ids, route.purpose!, route.channel ?? null, route.topic ?? null, release.policy.purposes.get(route.purpose!)?.legalBasis ?? null, at, release.policy),
       }, (decisions) => {
         const change = changeDecisions(decisions, { outputId, subject: whole, ids: subject.ids ?? [], now: at }, release, tables, history.clearLinks(whole.ids));
         return [...change.decisions, ...shownOnward(change.onward)];

@@ -2,6 +2,7 @@ import type { OutRecord } from '@weir/log';
 import { deliveryKey, H, topicNames } from '@weir/pipeline';
 import type { Incident } from '@weir/release';
 import { beforeEach, expect, test } from 'vitest';
+import { letterPlace } from '../store.ts';
 import { openHeld, type HeldApi } from './held.ts';
 
 const topics = topicNames('weir');
@@ -13,6 +14,10 @@ let incident: Incident | undefined;
 let letterHeaders: { name: string; value: Buffer }[];
 let broken: string | undefined;
 let timers: (() => void)[];
+/** Of the letter, as the index has it. */
+let summary: { at: number; offset: number; held: { rule: string; until: number } };
+/** Other letters in the index, the newest first. */
+let others: object[];
 /** Written by another instance right before the next record of weir.control. */
 let before: object | undefined;
 
@@ -26,8 +31,9 @@ beforeEach(async () => {
   incident = undefined;
   [broken, timers, before] = [undefined, [], undefined];
   letterHeaders = [{ name: H.event, value: Buffer.from('evt_a') }, { name: H.output, value: Buffer.from('out_a') }, { name: H.held, value: Buffer.from('big;2000') }];
-  const summary = { id: 'dlq_a', eventId: 'evt_a', source: 'shop', destination: 'crm', operation: 'send', at: 900, partition: 0, offset: 7, held: { rule: 'big', until: 2000 } };
-  const store = { deadLetter: (id: string) => (id === 'dlq_a' ? summary : id === 'dlq_b' ? { ...summary, id, held: undefined } : undefined), heldLetters: () => [summary] };
+  const about = { id: 'dlq_a', eventId: 'evt_a', source: 'shop', destination: 'crm', operation: 'send', partition: 0 };
+  [summary, others] = [{ at: 900, offset: 7, held: { rule: 'big', until: 2000 } }, []];
+  const store = { deadLetter: (id: string) => (id === 'dlq_a' ? { ...about, ...summary } : id === 'dlq_b' ? { ...about, ...summary, id, held: undefined } : undefined), position: () => Number.POSITIVE_INFINITY, heldLetters: (after?: string) => [...others.map((o) => ({ ...about, ...o })), { ...about, ...summary }].filter((l) => after === undefined || letterPlace(l) > after) };
   const control = () => appended.filter((a) => a.topic === topics.control).map((a) => a.record);
   const reader = { read: async (_t: string, _p: number, from: number, to: number, take: (batch: object) => Promise<void>) => take({ records: control().slice(from, to), nextOffset: to }), follow: async () => ({ close: async () => {} }), readOne: async () => ({ value: Buffer.from(JSON.stringify(letter())) }) };
   const appender = { append: async (topic: string, records: OutRecord[]) => {
@@ -40,7 +46,7 @@ beforeEach(async () => {
     if (id !== leaf) throw Object.assign(new Error('no'), { code: 'not-found' });
     return { bytes: Buffer.from(JSON.stringify({ actor: 'token:op' })).toString('base64') };
   } };
-  open = () => openHeld({ serde, topics, logger: { error() {} }, clock: { now: () => now, setTimer: (run: () => void) => { timers.push(run); return run; }, clearTimer: () => {} }, releases: { incidents: () => new Map(incident === undefined ? [] : [['policy/big', incident]]) } } as never, { store, reader, admin: { endOffsets: async () => new Map([[0, control().length]]) }, appender, audit: () => audit, sameHand: (a: string, b: string) => a === b || [a, b].includes('token:of-op'), failed: () => {} } as never);
+  open = () => openHeld({ serde, topics, logger: { error() {} }, clock: { now: () => now, setTimer: (run: () => void) => { timers.push(run); return run; }, clearTimer: () => {} }, releases: { current: () => ({ policy: { rules: [] } }), incidents: () => new Map(incident === undefined ? [] : [['policy/big', incident]]) } } as never, { store, reader, admin: { endOffsets: async () => new Map([[0, control().length]]) }, appender, audit: () => audit, sameHand: (a: string, b: string) => a === b || [a, b].includes('token:of-op'), failed: () => {} } as never);
   held = await open();
 });
 let open: () => Promise<HeldApi>;
@@ -56,7 +62,7 @@ test('approved: the decision is written, then the record goes back where it was,
   const { record } = appended[1]!;
   expect([record.partition, record.value!.toString(), Object.fromEntries(record.headers!.map(([n, v]) => [n, v.toString()]))]).toEqual([3, 'canonical', { [H.event]: 'evt_a', [H.output]: 'out_a', [H.approval]: 'crm/send/big' }]);
   await expect(held.decide('dlq_a', 'approved', by('other'))).rejects.toMatchObject({ code: 'bad-request' });
-  expect(held.list(10)).toEqual([expect.objectContaining({ state: 'approved', by: 'token:approver' })]);
+  expect(await held.list(10)).toEqual({ held: [expect.objectContaining({ state: 'approved', by: 'token:approver' })], left: 0, next: null });
 });
 
 test('a second rule that holds it is added to those that were approved', async () => {
@@ -67,7 +73,7 @@ test('a second rule that holds it is added to those that were approved', async (
 
 test('past its time it can be neither approved nor refused, and nothing is written', async () => {
   now = 2000;
-  expect(held.list(10)[0]).toMatchObject({ state: 'expired' });
+  expect((await held.list(10)).held).toMatchObject([{ state: 'expired' }]);
   for (const decision of ['approved', 'refused'] as const) await expect(held.decide('dlq_a', decision, by('x'))).rejects.toMatchObject({ code: 'approval-expired' });
   expect(appended).toEqual([]);
 });
@@ -104,11 +110,11 @@ test('of an approval and a refusal at the same time one holds, and only that one
 });
 
 test('a decision that another instance wrote first counts; the later one does nothing, and leaves the first as the last of its key', async () => {
-  before = { id: 'dlq_a', decision: 'refused', by: 'token:other', leaf: 'leaf_other', done: false };
+  before = { id: 'dlq_a', decision: 'refused', by: 'token:other', leaf: 'leaf_other', done: false, letter: 7 };
   await expect(held.decide('dlq_a', 'approved', by('token:a'))).rejects.toThrow('refused by token:other');
   expect(written().filter((topic) => topic !== topics.control)).toEqual([]);
   expect(decisions().at(-1)).toEqual(['refused', 'token:other', false]);
-  expect(held.list(10)).toMatchObject([{ state: 'refused', by: 'token:other' }]);
+  expect((await held.list(10)).held).toMatchObject([{ state: 'refused', by: 'token:other' }]);
 });
 
 test('a crash between the decision and what follows from it: the next start does it', async () => {
@@ -124,8 +130,10 @@ test('a crash between the decision and what follows from it: the next start does
   expect(written()).toEqual([topics.control, topics.canonical, topics.control]);
   expect(decisions().at(-1)).toEqual(['approved', 'token:a', true]);
   await held.close();
+  timers = [];
   held = await open();
-  expect(timers).toEqual([]);
+  // The look at incidents.
+  expect(timers).toHaveLength(1);
 });
 
 test('the end of a refused correction is that of the correction, not of the delivery that it corrects', async () => {
@@ -133,4 +141,46 @@ test('the end of a refused correction is that of the correction, not of the deli
   await held.decide('dlq_a', 'refused', by('token:a'));
   const end = JSON.parse(appended.find((a) => a.topic === topics.outcome)!.record.value!.toString()) as { key: string };
   expect(end.key).toBe(deliveryKey('out_a', 'crm', 'send', 'cor_a', 0));
+});
+
+test('what is held again after its decision waits for one of its own, and is put back by that', async () => {
+  await held.decide('dlq_a', 'refused', by('token:a'));
+  // A replay of the event came to the same rule: a letter of the same id, later on weir.dlq; the clock of its stage is behind.
+  summary = { at: 800, offset: 9, held: { rule: 'big', until: 3000 } };
+  expect((await held.list(10)).held).toMatchObject([{ state: 'waiting', by: null }]);
+  expect(await held.decide('dlq_a', 'approved', { actor: 'token:b', leaf: 'leaf_second' })).toMatchObject({ state: 'approved', by: 'token:b' });
+  expect(written().slice(-3)).toEqual([topics.control, topics.canonical, topics.control]);
+  await expect(held.decide('dlq_a', 'refused', by('token:c'))).rejects.toThrow('approved by token:b');
+  await held.close();
+  held = await open();
+  expect((await held.list(10)).held).toMatchObject([{ state: 'approved', by: 'token:b' }]);
+});
+
+test('a decision of a version before counts for what was held by then, and not for what is held later', async () => {
+  appended.push({ topic: topics.control, record: { partition: 0, key: Buffer.from('approval/dlq_a'), value: serde.encode('weir.internal.Approval', { id: 'dlq_a', decision: 'refused', by: 'token:old', at: 950, leaf: 'leaf_old', done: true, letter: null }) } });
+  await held.close();
+  held = await open();
+  expect((await held.list(10)).held).toMatchObject([{ state: 'refused', by: 'token:old' }]);
+  summary.at = 1200;
+  expect((await held.list(10)).held).toMatchObject([{ state: 'waiting', by: null }]);
+  expect(await held.decide('dlq_a', 'approved', by('token:b'))).toMatchObject({ state: 'approved', by: 'token:b' });
+});
+
+test('one that waits behind thousands that do not is listed, with how many are left and where they begin; its incident stays open', async () => {
+  others = Array.from({ length: 12_000 }, (_, n) => ({ id: `dlq_x${10_000 + n}`, at: 990, offset: 100 + n, held: { rule: 'big', until: 995 } }));
+  expect((await held.list(50, 'waiting')).held).toMatchObject([{ id: 'dlq_a' }]);
+  const first = await held.list(50);
+  expect([first.held.length, first.left, first.held.every((h) => h.state === 'expired')]).toEqual([50, 10_000, true]);
+  const all: string[] = [];
+  for (let after: string | undefined; ;) {
+    const page = await held.list(5000, undefined, after);
+    all.push(...page.held.map((h) => h.id));
+    if (page.next === null) break;
+    after = page.next;
+  }
+  expect([all.length, new Set(all).size, all.at(-1)]).toEqual([12_001, 12_001, 'dlq_a']);
+  incident = { destination: 'policy/big', code: 'approval-required', since: 1, until: null };
+  others.push({ id: 'dlq_last', at: 100, offset: 3, held: { rule: 'big', until: 2000 } });
+  await held.decide('dlq_a', 'refused', by('token:a'));
+  expect(appended.filter((a) => a.record.key?.toString() === 'incident/policy/big')).toEqual([]);
 });

@@ -1,21 +1,28 @@
 import { WeirError } from '@weir/errors';
 import type { Appender, Headers, LogAdmin, OutRecord, Reader, RecordBatch } from '@weir/log';
 import { deliveryKey, H } from '@weir/pipeline';
-import { followControl, incidentName, leafHeader, saveIncident, valuesUnder } from '@weir/release';
-import { instant, named, nullable, object, oneOf, text, type ServiceContext, type TypeOf } from '@weir/service';
+import { followControl, leafHeader, saveIncident, valuesUnder } from '@weir/release';
+import { count, instant, list as listOf, named, nullable, object, oneOf, text, type ServiceContext, type TypeOf } from '@weir/service';
 import type { AuditLog } from '../audit.ts';
 import { readDeadLetter, type DeadLetterRecord } from '../letters.ts';
 import type { ChangedBy } from '../releases.ts';
-import type { Store } from '../store.ts';
+import { letterPlace, type Store } from '../store.ts';
+import { createEscalating } from './escalating.ts';
 
+/** So many of what is left are counted. */
+const maxLeft = 10_000;
+export const heldStates = ['waiting', 'approved', 'refused', 'expired'] as const;
 export const heldDelivery = named('HeldDelivery', object('A delivery that a rule holds until somebody lets it through.', {
   id: text('Dead letter id.'), eventId: text('Event.'), rule: text('The rule.'), source: nullable(text('Source.')), destination: text('Destination.'), operation: text('Operation there.'), at: instant('When it was held.'), until: instant('After that nobody can let it through.'),
-  state: oneOf(['waiting', 'approved', 'refused', 'expired'], 'How it stands.'), by: nullable(text('Who decided.')),
+  state: oneOf(heldStates, 'How it stands.'), by: nullable(text('Who decided.')),
 }));
 export type HeldDelivery = TypeOf<typeof heldDelivery>;
 
+export const heldReply = object('Held deliveries.', { held: listOf(heldDelivery, 'The newest first.'), left: count(`How many of those asked for come behind the last one; ${maxLeft} = as many or more.`), next: nullable(text('Give it as `after` for those; null = there are none.')) });
+
 export interface HeldApi {
-  list(limit: number): readonly HeldDelivery[];
+  /** Newest first; only those that stand so. `after`: behind this place, `next` of an earlier list. */
+  list(limit: number, state?: HeldDelivery['state'], after?: string): Promise<TypeOf<typeof heldReply>>;
   /** Resolves when the record is on its way again, or its end is written; of several decisions the first on weir.control counts. Rejects with not-found, bad-request (decided already), approval-expired, self-approval. */
   decide(id: string, decision: 'approved' | 'refused', by: ChangedBy): Promise<HeldDelivery>;
   close(): Promise<void>;
@@ -33,10 +40,12 @@ interface Approval {
   readonly leaf: string;
   /** False: what follows from it may not be written yet. */
   readonly done: boolean;
+  /** Offset of its letter on weir.dlq; null in a record of before. */
+  readonly letter: number | null;
 }
 
 interface Ports {
-  readonly store: Pick<Store, 'deadLetter' | 'heldLetters'>;
+  readonly store: Pick<Store, 'deadLetter' | 'heldLetters' | 'position'>;
   readonly reader: Reader;
   readonly admin: Pick<LogAdmin, 'endOffsets'>;
   readonly appender: Appender;
@@ -47,8 +56,9 @@ interface Ports {
 }
 
 const approvalKey = 'approval/';
-const maxLetters = 10_000;
 const retryMs = 5000;
+/** Looked at in one turn of the event loop: a few milliseconds. */
+const turnLetters = 500;
 
 /**
  * Reads weir.control to its end, then follows it, so a decision on another instance counts here too. A decision is written
@@ -66,7 +76,9 @@ export async function openHeld(context: Pick<ServiceContext, 'serde' | 'topics' 
 
   const takeApprovals = valuesUnder<Approval>(serde, approvalKey, (found) => {
     const first = decided.get(found.id);
-    if (first === undefined || first.leaf === found.leaf || (found.done && !first.done)) decided.set(found.id, first?.done === true ? first : found);
+    const [letter, before] = [found.letter ?? -1, first?.letter ?? -1];
+    if (first === undefined || letter > before) decided.set(found.id, found);
+    else if (letter === before && (first.leaf === found.leaf || (found.done && !first.done))) decided.set(found.id, first.done ? first : found);
   });
   async function take(batch: RecordBatch): Promise<void> {
     await takeApprovals(batch);
@@ -74,10 +86,16 @@ export async function openHeld(context: Pick<ServiceContext, 'serde' | 'topics' 
   }
   const follower = await followControl({ reader, admin: ports.admin, topic: topics.control }, take, ports.failed);
 
+  /** The decision about this letter: one of the same id that was held again since, by a replay, is another. By the order of weir.dlq; of a decision of before, by time. */
+  function decisionOn(letter: Record<string, unknown>): Approval | undefined {
+    const found = decided.get(String(letter['id']));
+    return found === undefined || (found.letter === null ? Number(letter['at']) > found.at : Number(letter['offset']) > found.letter) ? undefined : found;
+  }
+
   function view(letter: Record<string, unknown>): HeldDelivery | undefined {
     const held = letter['held'] as { rule: string; until: number } | undefined;
     if (held === undefined) return undefined;
-    const decision = decided.get(String(letter['id']));
+    const decision = decisionOn(letter);
     const state = decision?.decision ?? (held.until <= clock.now() ? 'expired' : 'waiting');
     return {
       id: String(letter['id']), eventId: String(letter['eventId']), rule: held.rule, source: letter['source'] as string | null, destination: String(letter['destination']), operation: String(letter['operation']),
@@ -85,13 +103,29 @@ export async function openHeld(context: Pick<ServiceContext, 'serde' | 'topics' 
     };
   }
 
-  function all(): HeldDelivery[] {
-    const found: HeldDelivery[] = [];
-    for (const letter of store.heldLetters()) {
+  /** All of them, those that do not wait any more, too; in turns. Ends when this is closed. */
+  async function* all(after?: string): AsyncGenerator<{ readonly held: HeldDelivery; readonly place: string }> {
+    let looked = 0;
+    for (const letter of store.heldLetters(after)) {
+      if (++looked % turnLetters === 0) {
+        await new Promise<void>((resume) => { setImmediate(resume); });
+        if (closed) return;
+      }
       const held = view(letter);
-      if (held !== undefined && found.push(held) >= maxLetters) break;
+      if (held !== undefined) yield { held, place: letterPlace(letter) };
     }
-    return found;
+  }
+
+  async function list(limit: number, state?: HeldDelivery['state'], after?: string): Promise<TypeOf<typeof heldReply>> {
+    const found: HeldDelivery[] = [];
+    let next: string | null = null;
+    let left = 0;
+    for await (const { held, place } of all(after)) {
+      if (state !== undefined && held.state !== state) continue;
+      if (found.length < limit) [next] = [place, found.push(held)];
+      else if (++left >= maxLeft) break;
+    }
+    return { held: found, left, next: left === 0 ? null : next };
   }
 
   /** Who ordered that the record is sent again must not let it through. */
@@ -131,11 +165,16 @@ export async function openHeld(context: Pick<ServiceContext, 'serde' | 'topics' 
     await appender.append(topics.outcome, [{ partition: appender.partitionFor(topics.outcome, key), key, value: serde.encode('weir.internal.Outcome', outcome), headers: letter.headers.filter((h) => h.name === H.event || h.name === H.source || h.name === H.traceparent).map((h) => [h.name, h.value] as const) }]);
   }
 
-  /** The incident of an escalating rule ends when nothing of it waits any more. */
-  async function endIncident(rule: string): Promise<void> {
-    const incident = releases.incidents().get(incidentName.rule(rule));
-    if (incident === undefined || incident.until !== null || all().some((h) => h.rule === rule && h.state === 'waiting')) return;
-    await saveIncident({ appender, serde, topic: topics.control, incident: { ...incident, until: clock.now() } });
+  /** Of these rules those that hold something that waits; undefined = closed meanwhile, or letters that are on weir.dlq are not in the index yet. */
+  async function waiting(rules: ReadonlySet<string>): Promise<ReadonlySet<string> | undefined> {
+    const ends = await ports.admin.endOffsets(topics.dlq);
+    if (closed || [...ends].some(([partition, end]) => store.position(topics.dlq, partition) < end)) return undefined;
+    const found = new Set<string>();
+    for await (const { held } of all()) {
+      if (held.state === 'waiting' && rules.has(held.rule)) found.add(held.rule);
+      if (found.size === rules.size) break;
+    }
+    return closed ? undefined : found;
   }
 
   async function write(approval: Approval): Promise<number> {
@@ -150,7 +189,7 @@ export async function openHeld(context: Pick<ServiceContext, 'serde' | 'topics' 
     const done = { ...approval, done: true };
     await write(done);
     decided.set(approval.id, done);
-    await endIncident(held.rule);
+    await escalating.decided(held.rule);
   }
 
   /** Goes on with a decision that a crash or an error left; tried again until it is done, or its letter has left the topic. */
@@ -164,6 +203,8 @@ export async function openHeld(context: Pick<ServiceContext, 'serde' | 'topics' 
         const held = summary === undefined ? undefined : view(summary);
         if (approval.done) return;
         if (held === undefined) throw new WeirError('not-ready', 'its letter is not in the index yet');
+        // It was held again since, and waits for a decision of its own.
+        if (decisionOn(summary!) !== approval) return;
         await act(approval, await readDeadLetter(store as Store, reader, serde, topics, id), held);
       }).catch((error: unknown) => {
         if ((error as { code?: string }).code === 'not-found') return context.logger.error({ letter: id }, 'the letter of a decided delivery has left its topic: nothing can follow from the decision');
@@ -192,7 +233,7 @@ export async function openHeld(context: Pick<ServiceContext, 'serde' | 'topics' 
     const letter = await readDeadLetter(store as Store, reader, serde, topics, id);
     const orderer = decision === 'approved' ? await orderedBy(letter) : undefined;
     if (orderer !== undefined && ports.sameHand(orderer, actor)) throw new WeirError('self-approval', 'who ordered the replay can not let its deliveries through');
-    const approval: Approval = { id, eventId: held.eventId, rule: held.rule, destination: held.destination, operation: held.operation, decision, by: actor, at: clock.now(), leaf, done: false };
+    const approval: Approval = { id, eventId: held.eventId, rule: held.rule, destination: held.destination, operation: held.operation, decision, by: actor, at: clock.now(), leaf, done: false, letter: Number(summary!['offset']) };
     const offset = await write(approval);
     // Another instance may have decided it a moment before.
     if (read <= offset) await reader.read(topics.control, 0, read, offset + 1, take);
@@ -211,12 +252,18 @@ export async function openHeld(context: Pick<ServiceContext, 'serde' | 'topics' 
     return { ...held, state: decision, by: actor };
   }
 
+  const escalating = createEscalating({
+    waiting, clock, incidents: () => releases.incidents(), failed: ports.failed,
+    rules: () => releases.current().policy.rules.filter((rule) => rule.effect === 'escalate').map((rule) => rule.name),
+    save: (incident) => saveIncident({ appender, serde, topic: topics.control, incident }),
+  });
   for (const { id, done } of decided.values()) if (!done) goOn(id, 0);
   return {
-    list: (limit) => all().slice(0, limit),
+    list,
     decide: (id, decision, by) => inTurn(id, () => decide(id, decision, by)),
     async close() {
       closed = true;
+      escalating.close();
       for (const timer of timers) clock.clearTimer(timer);
       await Promise.all(deciding.values());
       await follower.close();

@@ -125,7 +125,7 @@ export function createRehearsals(ports: Ports): RehearsalApi {
     const valueOf = ports.history.clearLinks(subject.ids);
     const under = (release: Release, limits: Limits): readonly Decision[] => shown(changeDecisions(decide(release.policy, subject, {
       now: at, ...limits,
-      consent: (ids, route) => recordedConsent(recorded, route) ?? tables.check(ids, route.purpose!, route.channel ?? null, route.topic ?? null, release.policy.purposes.get(route.purpose!)?.legalBasis ?? null, at),
+      consent: (ids, route) => recordedConsent(recorded, route) ?? tables.check(ids, route.purpose!, route.channel ?? null, route.topic ?? null, release.policy.purposes.get(route.purpose!)?.legalBasis ?? null, at, release.policy),
     }), { outputId: past.outputId, subject, ids: past.subject.ids ?? [], now: at }, release, tables, valueOf));
     const before = under(ports.current(), counters.before);
     const after = under(run.release, counters.after);

@@ -1,9 +1,8 @@
 import { allows, everything, type ReleaseFile, type Scope } from '@weir/release';
 import type { FastifyInstance, FastifyRequest } from 'fastify';
 import type { ChangedBy } from '../releases.ts';
-import { list, object } from '@weir/service';
 import { explainReply, type ExplainedEvent } from './explain.ts';
-import { heldDelivery, type HeldApi } from './held.ts';
+import { heldDelivery, heldReply, heldStates, type HeldApi, type HeldDelivery } from './held.ts';
 import { rehearsal, type RehearsalApi } from './rehearsal.ts';
 
 /** What can be asked of policies, and the deliveries that they hold. */
@@ -40,7 +39,7 @@ export function policyRoutes(app: FastifyInstance, ports: { readonly policy: Pol
   app.post<{ Body: { files: ReleaseFile[]; sinceMs: number } }>('/v1/rehearsals', { bodyLimit: rehearsalBytes, schema: { body: order }, config: { replies: { 200: rehearsal }, errors: ['workspace-invalid', 'overloaded'], permission: 'policy.rehearse', scope: whole, action: 'policy.rehearse', target: (request) => `since ${String((request.body as { sinceMs: number }).sinceMs)} ms`, summary: 'Decide history once more by a changed policy; nothing is sent.' } }, async (request) => policy.rehearsals.start(request.body.files, request.body.sinceMs));
   app.get('/v1/rehearsals/:id', { schema: idParams, config: { replies: { 200: rehearsal }, errors: ['not-found'], permission: 'policy.rehearse', scope: whole, summary: 'How far a rehearsal is, and what would be decided otherwise.' } }, async (request) => policy.rehearsals.get(idOf(request)));
   app.delete('/v1/rehearsals/:id', { schema: idParams, config: { replies: { 200: rehearsal }, errors: ['not-found'], permission: 'policy.rehearse', scope: whole, action: 'policy.rehearse.stop', target: idOf, summary: 'Stop a rehearsal.' } }, async (request) => policy.rehearsals.stop(idOf(request)));
-  app.get<{ Querystring: { limit?: number } }>('/v1/held', { schema: { querystring: { type: 'object', properties: { limit: { type: 'integer', minimum: 1, maximum: 10_000, description: '100 when absent.' } } } }, config: { replies: { 200: object('Held deliveries.', { held: list(heldDelivery, 'The newest first.') }) }, permission: 'held.read', scope: whole, summary: 'Deliveries that a rule holds for an approver.' } }, async (request) => ({ held: policy.held.list(request.query.limit ?? 100) }));
+  app.get<{ Querystring: { limit?: number; state?: HeldDelivery['state']; after?: string } }>('/v1/held', { schema: { querystring: { type: 'object', properties: { limit: { type: 'integer', minimum: 1, maximum: 10_000, description: '100 when absent.' }, state: { enum: heldStates, description: 'Only those that stand so.' }, after: { type: 'string', pattern: '^[0-9]{16}/.{1,80}$', description: 'Only those behind: `next` of an earlier answer.' } } } }, config: { replies: { 200: heldReply }, permission: 'held.read', scope: whole, summary: 'Deliveries that a rule holds for an approver.' } }, async ({ query }) => policy.held.list(query.limit ?? 100, query.state, query.after));
   for (const [verb, decision] of [['approve', 'approved'], ['refuse', 'refused']] as const) {
     app.post(`/v1/held/:id/${verb}`, { schema: idParams, config: { replies: { 200: heldDelivery }, errors: ['not-found', 'self-approval', 'approval-expired'], permission: 'held.decide', scope: (request) => ports.scopeOf('letter', idOf(request)), action: `held.${verb}`, target: idOf, summary: decision === 'approved' ? 'Let a held delivery through; consent and rules are asked again.' : 'Refuse a held delivery.' } }, async (request) => policy.held.decide(idOf(request), decision, changedBy(request)));
   }

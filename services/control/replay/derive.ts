@@ -70,7 +70,7 @@ export function createDeriver(ports: DerivePorts) {
     const basisOf = (purpose: string | undefined): string | null => (purpose === undefined ? null : policy.purposes.get(purpose)?.legalBasis ?? null);
     const context: DecisionContext = {
       now, take: () => true,
-      consent: (linked, route) => tables.check(linked, route.purpose!, route.channel ?? null, route.topic ?? null, basisOf(route.purpose), now),
+      consent: (linked, route) => tables.check(linked, route.purpose!, route.channel ?? null, route.topic ?? null, basisOf(route.purpose), now, policy),
     };
     const linked = tables.linked(from.ids);
     return {

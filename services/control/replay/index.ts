@@ -75,7 +75,7 @@ export async function openReplays(ports: ReplayPorts): Promise<Replays> {
     end: store.end, newest: store.newest, objectOf: objectReader(serde, context.workspaceKey), deliveryState: store.deliveryState,
     destination: (name) => releases.current().destinations.get(name),
     oldestSent: (destination, source) => oldestSent(retention.of(topics.ledger(destination)), dedupeWindow(releases.current(), source)),
-    allows: (ids, purpose, channel, topic, legalBasis, now) => tables.allows(ids, purpose, channel, topic, legalBasis, now).ok,
+    allows: (ids, purpose, channel, topic, legalBasis, now) => tables.allows(ids, purpose, channel, topic, legalBasis, now, releases.current().policy).ok,
     mayRead: (ids, acceptedAt) => keys === undefined || keys.erasedUntil(ids) < acceptedAt,
   };
   const quota = createAskQuota({

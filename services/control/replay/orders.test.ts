@@ -1,3 +1,4 @@
+import { WeirError } from '@weir/errors';
 import type { OutRecord } from '@weir/log';
 import { expect, test } from 'vitest';
 import type { ReplayOrder } from './order.ts';
@@ -49,4 +50,27 @@ test('orders by many ids do not fill weir.control and memory: the oldest that en
   const before = appended.length;
   await expect(add(200, 'previewing')).rejects.toMatchObject({ code: 'bad-request' });
   expect([orders.list().length, appended.length]).toEqual([kept, before]);
+});
+
+test('an order that could not be written is none; one that may be half written stays, and is written whole, as it stands by then', async () => {
+  const appended: { id: string; state?: State }[] = [];
+  let failing: Error | undefined;
+  const orders = createOrders({
+    appender: { append: async (_topic: string, records: readonly OutRecord[]) => {
+      if (failing !== undefined) throw failing;
+      return records.map((r) => appended.push(JSON.parse(r.value!.toString()) as { id: string }));
+    } } as never,
+    serde: { encode: (_name: string, value: object) => Buffer.from(JSON.stringify(value)) } as never, topic: 'weir.control', runner: 'r',
+  });
+  const order = { id: 'rpl_1', at: 1, by: 'a', leaf: 'leaf', start: false, events: Buffer.alloc(0) } as unknown as ReplayOrder;
+  failing = new WeirError('log-auth-failed', 'no right to write');
+  await expect(orders.add(order, firstProgress(order, 'r'))).rejects.toThrow('no right to write');
+  expect(orders.list()).toEqual([]);
+  failing = new WeirError('log-append-failed', 'no answer');
+  await expect(orders.add(order, firstProgress(order, 'r'))).rejects.toThrow('no answer');
+  expect(orders.list()).toHaveLength(1);
+  orders.get('rpl_1').progress = { ...firstProgress(order, 'r'), state: 'cancelled' };
+  failing = undefined;
+  await orders.add(order, firstProgress(order, 'r'));
+  expect([orders.list().length, appended.map(({ id, state }) => [id, state])]).toEqual([1, [['rpl_1', undefined], ['rpl_1', 'cancelled']]]);
 });

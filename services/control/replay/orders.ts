@@ -1,5 +1,6 @@
 import { WeirError } from '@weir/errors';
 import type { Appender, LogRecord, RecordBatch, Serde } from '@weir/log';
+import { isAway } from '@weir/pipeline';
 import { leafHeader } from '@weir/release';
 import type { ReplayOrder } from './order.ts';
 import type { Position } from './scan.ts';
@@ -51,7 +52,10 @@ export interface Orders {
   list(): readonly Entry[];
   /** Throws not-found. */
   get(id: string): Entry;
-  /** Order and first progress in one append. Throws bad-request when the orders that have not ended name too many ids for one more. */
+  /**
+   * Order and first progress in one append. Throws bad-request when the orders that have not ended name too many ids for one more.
+   * Brokers that are away may have it: it stays, for who adds it again. What fails otherwise is no order.
+   */
   add(order: ReplayOrder, progress: ReplayProgress): Promise<void>;
   /** Resolves when it is acknowledged. Rejects with log-assignment-stale when another process has taken the order over. */
   save(progress: ReplayProgress): Promise<void>;
@@ -124,9 +128,17 @@ export function createOrders(ports: { readonly appender: Appender; readonly serd
       return found;
     },
     async add(order, progress) {
-      await forget(order);
-      entries.set(order.id, { order, progress });
-      await appender.append(topic, [record(orderKey(order.id), 'weir.internal.ReplayOrder', order), record(progressKey(order.id), 'weir.internal.ReplayProgress', progress)]);
+      if (!entries.has(order.id)) {
+        await forget(order);
+        entries.set(order.id, { order, progress });
+      }
+      const now = entries.get(order.id)!.progress;
+      try {
+        await appender.append(topic, [record(orderKey(order.id), 'weir.internal.ReplayOrder', order), record(progressKey(order.id), 'weir.internal.ReplayProgress', now)]);
+      } catch (error) {
+        if (!isAway(error)) entries.delete(order.id);
+        throw error;
+      }
     },
     async save(progress) {
       if (lost.has(progress.id)) throw new WeirError('log-assignment-stale', `another process works on ${progress.id}`);

@@ -1,5 +1,5 @@
 import type { FastifyInstance, FastifyRequest } from 'fastify';
-import { everything, nothing, type Scope } from '@weir/release';
+import { everything, identifierTypes, nothing, type Scope } from '@weir/release';
 import { differencesReply, orderedReplay, answers, replayView, replaysReply, verifiedReply, type OrderedReplay, type ReplayView, type VerifiedReply } from './view.ts';
 import type { FieldDifference } from './correct.ts';
 import { froms, maxIds, scopeOfNames, stages, type ReplayRequest } from './order.ts';
@@ -59,10 +59,13 @@ function union(a: Scope, b: Scope): Scope {
   return { sources: join(a.sources, b.sources), destinations: join(a.destinations, b.destinations) };
 }
 
-/** What the audit leaf says: the selection, without an identifier of a person and without a long list. */
+/** What the audit leaf says: the selection, without an identifier of a person, in whatever field it stands, and without a long list. Nothing of the request was looked at by then. */
 const describe = (request: FastifyRequest): string => {
   const { subject, ids, ...rest } = request.body as ReplayRequest;
-  return JSON.stringify({ ...rest, ...(subject === undefined ? {} : { subject: subject.split(':', 1)[0] }), ...(ids === undefined ? {} : { ids: ids.length <= 20 ? ids : `${ids.length} ids` }) }).slice(0, 4000);
+  const named = (text: string): string => (/^[A-Za-z][\w-]*$/.test(text) ? text : 'given');
+  const fields = Object.entries(rest).map(([name, value]) => [name, typeof value === 'string' ? named(value) : value]);
+  const type = identifierTypes.find((one) => subject?.startsWith(`${one}:`)) ?? 'given';
+  return JSON.stringify({ ...Object.fromEntries(fields), ...(subject === undefined ? {} : { subject: type }), ...(ids === undefined ? {} : { ids: ids.length <= 20 ? ids.map((id) => (/^(evt|dlq)_/.test(id) ? named(id) : 'given')) : `${ids.length} ids` }) }).slice(0, 4000);
 };
 
 export function replayRoutes(app: FastifyInstance, api: ReplayApi): void {

@@ -161,10 +161,8 @@ export function createRunner(ports: RunnerPorts): Runner {
     const result = survey.result(release, selector.passed, { derived: order.from === 'raw' || order.from === 'canonical', rate: order.rate, goneBefore: await goneBefore(order) });
     const empty = result.records === 0;
     if (!goesOn(entry, 'previewing')) return;
-    if (order.corrected && select.release() !== release) {
-      // It is of two releases.
-      return preview(entry);
-    }
+    // It is of two releases.
+    if (order.corrected && select.release() !== release) return preview(entry);
     // Made again by itself, of what nobody has looked at: the one that was shown stays, and a start is refused.
     if (shown !== undefined && shown !== release.hash) return keep(entry, { state: 'previewed' });
     await keep(entry, { state: empty ? 'empty' : 'previewed', preview: JSON.stringify(result), finishedAt: empty ? clock.now() : null });
@@ -276,8 +274,9 @@ export function createRunner(ports: RunnerPorts): Runner {
   /** Everything was put back: wait until the stages have taken it, then tell how it ended. */
   async function deliver(entry: Entry): Promise<void> {
     if (!goesOn(entry, 'delivering')) return;
-    if (!(await settled.taken(entry.order, entry.progress.startedAt ?? entry.order.at, () => goesOn(entry, 'delivering')))) return;
-    const report = { ...entry.progress.counts, ended: settled.outcomes(entry.order.id), seconds: Math.round((clock.now() - (entry.progress.startedAt ?? clock.now())) / 1000) };
+    const left = await settled.taken(entry.order, entry.progress.startedAt ?? entry.order.at, () => goesOn(entry, 'delivering'));
+    if (left === undefined) return;
+    const report = { ...entry.progress.counts, ended: settled.outcomes(entry.order.id), seconds: Math.round((clock.now() - (entry.progress.startedAt ?? clock.now())) / 1000), ...(left.length === 0 ? {} : { left }) };
     const leaf = await ports.audit({ kind: 'fact', actor: 'control', action: 'replay.finished', target: entry.order.id, of: entry.order.leaf, details: { selected: report['selected' as never] ?? 0, requeued: report['requeued' as never] ?? 0 } });
     // Cancelled while the leaf was written: that stands.
     if (!goesOn(entry, 'delivering')) return;
@@ -353,7 +352,8 @@ export function createRunner(ports: RunnerPorts): Runner {
       if (ranges.length === 0) throw await nothing(selection);
       const order: ReplayOrder = { ...selection, range: ranges, id: `rpl_${leaf.replace(/^leaf_/, '') || randomUUID()}`, at: clock.now(), by: actor, leaf };
       const overlaps = orders.list().filter((e) => !endedStates.has(e.progress.state) && overlap(e.order, order));
-      await orders.add(order, firstProgress(order, ports.runner));
+      // Half of it may be on the topic, and would run at the next start: it is written whole.
+      await patiently(clock, lines.closed, () => orders.add(order, firstProgress(order, ports.runner)), undefined, isAway);
       ports.metrics.moved(undefined, 'previewing');
       enqueue('preview', order.id, preview);
       return { entry: orders.get(order.id), overlaps };

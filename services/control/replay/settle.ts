@@ -31,25 +31,24 @@ export function createSettled(ports: SettlePorts) {
   const { admin, reader, store, topics, groups, clock } = ports;
   const pause = (ms: number): Promise<void> => new Promise((resolve) => { clock.setTimer(resolve, ms); });
 
-  async function until(reached: () => Promise<boolean>, goesOn: () => boolean): Promise<boolean> {
+  /** Also true once what is waited for has left the release: no stage takes it. */
+  async function until(reached: () => Promise<boolean>, goesOn: () => boolean, left: () => boolean = () => false): Promise<boolean> {
     for (let ms = pollMs; goesOn(); ms = Math.min(maxPollMs, ms * 1.2)) {
-      if (await reached()) return true;
+      if (left() || await reached()) return true;
       await pause(ms);
     }
     return false;
   }
 
-  /** The group has committed the ends that the topics have now. */
-  async function passed(group: string, list: readonly string[], goesOn: () => boolean): Promise<boolean> {
-    const waits = await Promise.all(list.map(async (topic) => {
-      const ends = await admin.endOffsets(topic);
-      return until(async () => {
-        // What retention has deleted is taken by nobody any more.
-        const [committed, begins] = await Promise.all([admin.committed(group, topic), admin.beginningOffsets(topic)]);
-        return [...ends].every(([partition, end]) => Math.max(committed.get(partition) ?? 0, begins.get(partition) ?? 0) >= end);
-      }, goesOn);
-    }));
-    return waits.every(Boolean);
+  /** The group has committed the ends that the topic has now. */
+  async function passed(group: string, topic: string, goesOn: () => boolean, left?: () => boolean): Promise<boolean> {
+    if (left?.() === true) return true;
+    const ends = await admin.endOffsets(topic);
+    return until(async () => {
+      // What retention has deleted is taken by nobody any more.
+      const [committed, begins] = await Promise.all([admin.committed(group, topic), admin.beginningOffsets(topic)]);
+      return [...ends].every(([partition, end]) => Math.max(committed.get(partition) ?? 0, begins.get(partition) ?? 0) >= end);
+    }, goesOn, left);
   }
 
   /** Behind the last record of the order in this range of a partition; 0 = none is of it, undefined = stopped before. */
@@ -65,7 +64,8 @@ export function createSettled(ports: SettlePorts) {
   }
 
   /** The dispatcher has committed what of the order is on its topic now: others' records are not waited for, which may be of a destination that is paused for days. */
-  async function dispatched(order: string, startedAt: number, destination: string, goesOn: () => boolean): Promise<boolean> {
+  async function dispatched(order: string, startedAt: number, destination: string, goesOn: () => boolean, left: () => boolean): Promise<boolean> {
+    if (left()) return true;
     const topic = topics.dispatch(destination);
     const wanted = new Map(await admin.endOffsets(topic));
     const taken = async (): Promise<boolean> => {
@@ -74,39 +74,45 @@ export function createSettled(ports: SettlePorts) {
       return wanted.size === 0;
     };
     const patient = clock.monotonic() + patienceMs;
-    if (!await until(async () => await taken() || clock.monotonic() >= patient, goesOn)) return false;
-    if (wanted.size === 0) return true;
+    if (!await until(async () => await taken() || clock.monotonic() >= patient, goesOn, left)) return false;
+    if (wanted.size === 0 || left()) return true;
     const [committed, started] = await Promise.all([admin.committed(groups.dispatcher(destination), topic), admin.offsetsAt(topic, Math.max(0, startedAt - clockSpareMs))]);
     for (const [partition, end] of wanted) {
       const last = await lastOf(order, topic, partition, Math.max(committed.get(partition) ?? 0, started.get(partition) ?? end), end, goesOn);
       if (last === undefined) return false;
       wanted.set(partition, last);
     }
-    return until(taken, goesOn);
+    return until(taken, goesOn, left);
   }
 
   /** The index has what the topics that a selection asks it about hold now: where each delivery stands, and where the canonical records of an event are. */
   async function indexed(goesOn: () => boolean): Promise<boolean> {
-    const list = [topics.canonical, topics.dlq, topics.outcome, ...[...ports.release().destinations.keys()].flatMap((name) => [topics.dispatch(name), topics.ledger(name)])];
-    const waits = await Promise.all(list.map(async (topic) => {
+    const isGone = (name: string) => () => !ports.release().destinations.has(name);
+    const list: (readonly [topic: string, left?: () => boolean])[] = [[topics.canonical], [topics.dlq], [topics.outcome], ...[...ports.release().destinations.keys()].flatMap((name) => [[topics.dispatch(name), isGone(name)], [topics.ledger(name), isGone(name)]] as const)];
+    const waits = await Promise.all(list.map(async ([topic, left]) => {
       const ends = await admin.endOffsets(topic);
-      return until(async () => [...ends].every(([partition, end]) => store.position(topic, partition) >= end), goesOn);
+      return until(async () => [...ends].every(([partition, end]) => store.position(topic, partition) >= end), goesOn, left);
     }));
     return waits.every(Boolean);
   }
 
   return {
     indexed,
-    /** False = stopped before. `startedAt`: of the order, ms. */
-    async taken(order: ReplayOrder, startedAt: number, goesOn: () => boolean): Promise<boolean> {
+    /** Undefined = stopped before; else the sources and destinations that have left the release, which were given up. `startedAt`: of the order, ms. */
+    async taken(order: ReplayOrder, startedAt: number, goesOn: () => boolean): Promise<readonly string[] | undefined> {
+      const gone = new Set<string>();
+      const leaves = (kind: 'sources' | 'destinations', name: string) => (): boolean => {
+        if (ports.release()[kind].has(name)) return false;
+        gone.add(name);
+        return true;
+      };
       const { sources, destinations } = ports.release();
       const raw = order.from === 'raw' || order.from === 'dlq';
-      const canonical = raw || order.from === 'canonical';
-      if (raw && !(await passed(groups.normalizer, [...sources.keys()].map(topics.raw), goesOn))) return false;
-      if (canonical && !(await passed(groups.policy, [topics.canonical], goesOn))) return false;
-      const waits = await Promise.all((order.destination === null ? [...destinations.keys()] : [order.destination]).map((destination) => dispatched(order.id, startedAt, destination, goesOn)));
-      if (!waits.every(Boolean)) return false;
-      return indexed(goesOn);
+      const all = (waits: readonly Promise<boolean>[]): Promise<boolean> => Promise.all(waits).then((found) => found.every(Boolean));
+      if (raw && !await all([...new Set([...sources.keys(), ...(order.source === null ? [] : [order.source])])].map((name) => passed(groups.normalizer, topics.raw(name), goesOn, leaves('sources', name))))) return undefined;
+      if ((raw || order.from === 'canonical') && !await passed(groups.policy, topics.canonical, goesOn)) return undefined;
+      if (!await all((order.destination === null ? [...destinations.keys()] : [order.destination]).map((name) => dispatched(order.id, startedAt, name, goesOn, leaves('destinations', name))))) return undefined;
+      return await indexed(goesOn) ? [...gone].sort() : undefined;
     },
     /** How what was put back ended, by state, each delivery once. */
     outcomes: (order: string): Record<string, number> => store.counters(`o/${order}/`),

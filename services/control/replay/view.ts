@@ -24,8 +24,8 @@ const preview: Schema<ReplayPreview> = named('ReplayPreview', object('What a rep
 
 const counts = 'What was read (`read`), went meanwhile (`lost`), was selected (`selected`) and put back (`requeued`); the rest was passed over, by its standing.';
 const ended = map(count('Deliveries or events.'), 'How what was put back ended, by state.');
-interface Report { readonly ended: Readonly<Record<string, number>>; readonly seconds: number; readonly [standing: string]: number | Readonly<Record<string, number>> }
-const reportJson: JsonSchema = { type: 'object', description: counts, required: ['ended', 'seconds'], properties: { ended: ended.json, seconds: { type: 'integer', description: 'From its start to its end.' } }, additionalProperties: { type: 'integer' } };
+interface Report { readonly ended: Readonly<Record<string, number>>; readonly seconds: number; readonly left?: readonly string[]; readonly [standing: string]: number | Readonly<Record<string, number>> | readonly string[] | undefined }
+const reportJson: JsonSchema = { type: 'object', description: counts, required: ['ended', 'seconds'], properties: { ended: ended.json, seconds: { type: 'integer', description: 'From its start to its end.' }, left: { type: 'array', items: { type: 'string' }, description: 'Sources and destinations that left the release meanwhile: what was put back for them is not waited for.' } }, additionalProperties: { type: 'integer' } };
 const report: Schema<Report> = named('ReplayReport', { json: reportJson });
 
 /** An order as the API tells it. */
