@@ -6,6 +6,8 @@ import type { Secured } from './security.ts';
 
 const connectTimeoutMs = 5000;
 const metadataTimeoutMs = 5000;
+/** Where a driver asks for no id of a topic: one that was unknown for less long was so to a broker that lagged. */
+const laggingMs = 5000;
 
 /** What a topic of this name was before. */
 interface Past {
@@ -158,7 +160,7 @@ export class Cluster {
         if (past !== undefined) this.#past.set(name, { ...past, gone: { since: past.gone?.since ?? at, at } });
       }
       if (partitions.length === 0) continue;
-      const anew = past !== undefined && (past.id === undefined || id === undefined ? past.gone !== undefined : past.id !== id);
+      const anew = past !== undefined && (past.id === undefined || id === undefined ? this.goneMs(name) >= laggingMs : past.id !== id);
       this.#past.set(name, { id, made: (past?.made ?? 0) + (anew ? 1 : 0), gone: undefined });
       const leaders: number[] = [];
       for (const p of partitions) leaders[p.partition] = p.leader;

@@ -64,6 +64,13 @@ test('a commit that waits when its assignment ends takes none of the next assign
   expect(sent).toEqual([10, 30, 32]);
 });
 
+test('a coordinator that has not heard yet of a topic just made is asked again', async () => {
+  const answers = [E.unknownTopic, E.unknownTopic, 0];
+  const commits = createCommits(cluster, 'g', () => true, async () => answers.shift()!);
+  await commits.commit([at(0)]);
+  expect(answers).toEqual([]);
+});
+
 test('a refusal that will not pass is told, and later commits are tried again', async () => {
   const answers = [E.groupAuthorization, 0];
   const commits = createCommits(cluster, 'g', () => true, async () => answers.shift()!);

@@ -22,6 +22,8 @@ export interface Commits {
 
 /** From the begin of one request to that of the next: a request costs the broker as much as hundreds of records, and what it spares is the repetition after a crash. */
 const spacingMs = 100;
+/** A coordinator that has not heard yet of a topic just made does not know it. */
+const passing: ReadonlySet<number> = new Set<number>([...coordinatorMoved, E.requestTimedOut, E.unknownTopic]);
 const ended: ReadonlySet<number> = new Set<number>([E.illegalGeneration, E.unknownMember, E.rebalanceInProgress, E.fencedInstance]);
 
 /**
@@ -60,7 +62,7 @@ export function createCommits(cluster: Cluster, groupId: string, holds: (offset:
       const code = await send(offsets);
       if (code === 0) return true;
       if (ended.has(code)) throw stale();
-      if (!coordinatorMoved.has(code) && code !== E.requestTimedOut) throw new WeirError('log-fatal', `commit of ${groupId} refused: broker error ${code}`);
+      if (!passing.has(code)) throw new WeirError('log-fatal', `commit of ${groupId} refused: broker error ${code}`);
       return undefined;
     });
     for (const o of offsets) if (holds(o) && fresh(o)) done.set(partitionKey(o), o.offset);

@@ -31,7 +31,7 @@ function world(from: number, first: { readonly id: string | undefined; readonly 
     listOffsets: async (_topic: string, _list: readonly number[], timestamp: number) => [{ topic: 't', partition: 0, errorCode: state.topic === undefined ? 3 : 0, offset: timestamp === -1 ? state.topic?.records ?? -1 : 0 }],
     destroy: () => undefined,
   } as unknown as BrokerConnection;
-  const cluster = new Cluster({ name: 'platformatic', connect: async () => connection } as unknown as Driver, { brokers: ['one:1'], clientId: 'test', deadlineMs: 5000 });
+  const cluster = new Cluster({ name: 'platformatic', connect: async () => connection } as unknown as Driver, { brokers: ['one:1'], clientId: 'test', deadlineMs: 10_000 });
   const errors: Error[] = [];
   const offsets: number[] = [];
   const fetcher = new Fetcher({ maxBytesPerPartition: 100, onFatal: (error) => { errors.push(error); }, onBatch: ({ records }) => { offsets.push(...records.map((r) => r.offset)); } }, new FetchRequests(cluster, { purpose: 'test', maxWaitMs: 10 }));
@@ -71,7 +71,7 @@ test.each([['by its id', 'a', 'b'], ['by that it was gone, where a driver asks f
   const w = world(50, { id: before, records: 50 });
   await w.start();
   w.state.topic = undefined;
-  await w.asks(2);
+  await until(() => w.cluster.goneMs('t') >= 5000);
   w.state.topic = { id: after, records: 60 };
   await until(() => w.errors.length > 0 || w.offsets.length > 0);
   expect(w.offsets).toEqual([]);
@@ -82,7 +82,8 @@ test.each([['by its id', 'a', 'b'], ['by that it was gone, where a driver asks f
 test('a topic of which nothing had been read is read from its start when it is made anew, and one that only a broker that lagged did not know goes on', async () => {
   const fresh = world(0, { id: 'a', records: 0 });
   const known = world(50, { id: 'a', records: 50 });
-  for (const [w, id, count] of [[fresh, 'b', 3], [known, 'a', 10]] as const) {
+  const unnamed = world(50, { id: undefined, records: 50 });
+  for (const [w, id, count] of [[fresh, 'b', 3], [known, 'a', 10], [unnamed, undefined, 10]] as const) {
     await w.start();
     w.state.topic = undefined;
     await w.asks(2);
@@ -91,5 +92,5 @@ test('a topic of which nothing had been read is read from its start when it is m
     expect(w.errors).toEqual([]);
     await w.fetcher.stop();
   }
-  expect([fresh.offsets, known.offsets[0]]).toEqual([[0, 1, 2], 50]);
+  expect([fresh.offsets, known.offsets[0], unnamed.offsets[0]]).toEqual([[0, 1, 2], 50, 50]);
 });

@@ -162,6 +162,22 @@ test('two sources that say no to everything under strictest lift it as they woul
   expect(open()).toBe(false);
 });
 
+test('a no between the yeses of two sources takes back neither yes of the other', () => {
+  for (const ofOne of [false, true]) {
+    const { say, open, own } = told(rules[1]!, ofOne);
+    for (const source of ['A', 'B']) say({ all: true, state: 'withdrawn', source });
+    say({ source: 'A' });
+    say({ state: 'withdrawn', source: 'B' });
+    expect([open(), own().closedBy]).toEqual([false, ['B']]);
+    say({ source: 'B' });
+    expect(open()).toBe(true);
+    say({ state: 'withdrawn', source: 'B' });
+    expect(open()).toBe(false);
+    say({ source: 'B' });
+    expect(open()).toBe(true);
+  }
+});
+
 test('whoever said no, to everything or to the purpose, lifts it by an act of yes, in any order of those who did', () => {
   fc.assert(fc.property(fc.constantFrom(...rules), words, fc.shuffledSubarray(['A', 'B', 'C'], { minLength: 3 }), (rule, said, order) => {
     const { say, open } = told(rule, false);

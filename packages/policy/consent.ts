@@ -159,7 +159,8 @@ export function foldConsent(own: ConsentState | undefined, id: string, change: C
     changedAt: Math.max(before?.changedAt ?? 0, change.acceptedAt), source: change.source, legalBasis: change.legalBasis, proof: change.proof,
     expiresAt: state === 'granted' ? change.expiresAt : null, jurisdiction: change.jurisdiction ?? null, noticeVersion: change.noticeVersion ?? null,
     changeId: change.changeId, seen, closedBy, setBy: told?.setBy ?? (change.untold === true ? '' : change.changeId), setAt: told === undefined ? change.acceptedAt : told.setAt ?? 0,
-    loggedAt: Math.max(before?.loggedAt ?? 0, closes(state) ? change.loggedAt ?? 0 : 0), over: state === 'granted' ? over : '',
+    loggedAt: Math.max(before?.loggedAt ?? 0, closes(state) ? change.loggedAt ?? 0 : 0), // Whose no was lifted stays lifted while one of them closes it anew.
+    over: state === 'granted' || (closes(state) && own?.over === over) ? over : '',
     happenedAt: state === 'granted' ? grantedAt(before, change) : 0, unrouted: closes(state) && (change.unrouted === true || isUnrouted(before)),
   };
 }

@@ -171,6 +171,18 @@ test('while the log is read again no word of it counts that is not the last, and
   await feed.close();
 });
 
+test('what is read again counts in the order of the last words', async () => {
+  vi.useFakeTimers();
+  const { feed, followers, onLog } = await world([]);
+  const heard: string[] = [];
+  feed.onSwitch(({ destination }) => heard.push(destination));
+  onLog.records = [record('switch/crm', at(1, false), 0), record('switch/mail', { ...at(2, true), destination: 'mail' }, 1), record('switch/crm', at(3, true), 2)];
+  followers[0]!.fail(new WeirError('log-out-of-range', 'offset 0 is of another one', { details: { madeAnew: true } }));
+  await vi.advanceTimersByTimeAsync(600);
+  expect(heard).toEqual(['mail', 'crm']);
+  await feed.close();
+});
+
 test('a record whose schema cannot be had does not keep the switches behind it waiting, and counts when it can; a switch does', async () => {
   vi.useFakeTimers();
   const { feed, give, unknown } = await world([]);

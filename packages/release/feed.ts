@@ -111,13 +111,14 @@ export async function createReleaseFeed(options: { log: Log; serde: Serde; topic
   let wanted: string | undefined;
 
   const compile = (files: readonly ReleaseFile[]): Release => compileRelease(files, { adapters: options.adapters, workspaceKey: options.workspaceKey });
+  const former = formerSources(stored, compile);
 
   function activate(): void {
     const files = wanted === undefined ? undefined : stored.get(wanted);
     if (files === undefined || current?.hash === wanted) return;
     try {
       if (releaseHash(files) !== wanted) throw new WeirError('workspace-invalid', `release ${wanted} does not have that content`);
-      current = { ...compile(files), former: formerSources(stored, compile) };
+      current = { ...compile(files), former: former.of };
     } catch (error) {
       logger.error({ err: error, release: wanted, running: current?.hash }, 'release refused');
       return;
@@ -157,6 +158,7 @@ export async function createReleaseFeed(options: { log: Log; serde: Serde; topic
       const { hash, files } = value as { hash: string; files: ReleaseFile[] };
       stored.delete(hash);
       stored.set(hash, files);
+      former.renew(files);
     }
     return undefined;
   }
@@ -289,7 +291,11 @@ export async function createReleaseFeed(options: { log: Log; serde: Serde; topic
     const asked = moment();
     const last = new Map<string, unknown>();
     const whole = (await admin.endOffsets(topic)).get(0) ?? 0;
-    await reader.read(topic, 0, 0, whole, (batch) => decodeAll(batch, (key, value) => { last.set(key, value); }, true));
+    await reader.read(topic, 0, 0, whole, (batch) => decodeAll(batch, (key, value) => {
+      // In the order of the last words.
+      last.delete(key);
+      last.set(key, value);
+    }, true));
     logger.warn({ topic, position, end: whole }, 'the topic is shorter than what was read of it: it was read again');
     const changes: DestinationSwitch[] = [];
     for (const [key, value] of last) {

@@ -23,3 +23,20 @@ test('what is read is shown while it is, told every few seconds, and of what the
   second.end();
   expect([loads.reason(), await remaining(), lines.length]).toEqual([undefined, [], 2]);
 });
+
+test('what is asked for in vain is named after a few seconds, behind what is read', () => {
+  let now = 0;
+  const gauge = new Gauge({ name: 'remaining', help: '.', labelNames: ['topic', 'partition'], registers: [new Registry()] });
+  const loads = createLoads({ what: 'ids', gauge, clock: { monotonic: () => now }, logger: { info: () => undefined } as never });
+  const asked = loads.begin('t', 0);
+  now = 4999;
+  expect(loads.reason()).toBeUndefined();
+  now = 5000;
+  expect(loads.reason()).toBe('asking for ids of t/0');
+  const read = loads.begin('t', 1);
+  read.at(1, 2);
+  expect(loads.reason()).toBe('reading ids of t/1: 1 of 2 records are read');
+  read.end();
+  asked.end();
+  expect(loads.reason()).toBeUndefined();
+});

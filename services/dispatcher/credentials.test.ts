@@ -324,3 +324,27 @@ test('who is refused again after another instance ended its incident begins a ne
   expect(state.saved.slice(1)).toEqual([{ destination: 'crm', code: 'credential-rejected', since: clock.now(), until: null }]);
   await one.close();
 });
+
+test('two instances that notice it at once, each with a start of its own, keep to the one that was written last: nobody is told anew each half minute', async () => {
+  const { clock, state, control, start, pass } = world();
+  const one = start();
+  const look = async (ms: number): Promise<void> => {
+    for (let gone = 0; gone < ms; gone += 1000) {
+      await pass(1000);
+      one.destination('crm');
+    }
+  };
+  await look(10_000);
+  expect(state.saved).toHaveLength(1);
+  // What the other one wrote at the same time.
+  control.set('crm', { ...state.saved[0]!, since: state.saved[0]!.since + 7 });
+  await look(90_000);
+  expect(new Set(state.saved.slice(1).map(({ since }) => since))).toEqual(new Set([state.saved[0]!.since + 7]));
+  // The other one has the secret again and ends it; this one has not: that is told, too.
+  control.set('crm', { ...state.saved[0]!, since: state.saved[0]!.since + 7, until: clock.now() });
+  const before = state.saved.length;
+  await look(40_000);
+  expect(state.saved.slice(before).every(({ since, until }) => until === null && since > state.saved[0]!.since + 7)).toBe(true);
+  expect(state.saved.length).toBeGreaterThan(before);
+  await one.close();
+});

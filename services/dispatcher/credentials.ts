@@ -80,6 +80,8 @@ export function createCredentials(ports: Ports): Credentials {
   let saving: Promise<void> = Promise.resolve();
   const off = vault.onChange(() => { ports.changed(); });
 
+  // Whether a secret can be had this instance finds out by itself.
+  for (const incident of releases.incidents().values()) if (incident.until === null && incident.code === refusedCode && releases.current().destinations.has(incident.destination)) stands(incident);
   let renewing: unknown;
   renewLater();
 
@@ -98,18 +100,30 @@ export function createCredentials(ports: Ports): Credentials {
     return undefined;
   }
 
-  function begin(destination: string, code: ErrorCode, since = clock.now()): void {
+  function stands(incident: Incident): void {
+    open.set(incident.destination, incident);
+    paused.set({ destination: incident.destination, code: incident.code }, 1);
+  }
+
+  /** What weir.control has as open; not what was ended here and is told as open for a moment more. */
+  function toldOf(destination: string): Incident | undefined {
+    const last = releases.incidents().get(destination);
+    return last?.until === null && last.since !== ended.get(destination) ? last : undefined;
+  }
+
+  function begin(destination: string, code: ErrorCode, from = clock.now()): void {
     others.delete(destination);
     const known = standing(destination);
     // What the vendor refused is refused until it takes it, also while the secret cannot be had.
     if (known?.code === code || known?.code === refusedCode) return;
     if (known !== undefined) paused.remove({ destination, code: known.code });
     // Another instance may have noticed it first.
+    const told = toldOf(destination);
     const last = releases.incidents().get(destination);
-    const told = last?.until === null && last.since !== ended.get(destination) ? last : undefined;
+    // One that was told as ended since is another one: people are told by its start.
+    const since = last !== undefined && last.until !== null && from <= last.until ? clock.now() : from;
     const incident: Incident = { destination, code: told?.code === refusedCode ? refusedCode : code, since: known?.since ?? told?.since ?? since, until: null };
-    open.set(destination, incident);
-    paused.set({ destination, code: incident.code }, 1);
+    stands(incident);
     save(incident);
     logger.error({ destination, code: incident.code, since: new Date(incident.since).toISOString() }, 'destination paused: credential');
   }
@@ -146,7 +160,11 @@ export function createCredentials(ports: Ports): Credentials {
       for (const destination of [...open.keys()]) {
         const lasts = missed.has(destination) || clock.monotonic() - (refusedAt.get(destination) ?? Number.NEGATIVE_INFINITY) < refusedForMs;
         const incident = lasts ? standing(destination) : undefined;
-        if (incident !== undefined) save(incident);
+        if (incident === undefined) continue;
+        // Two that noticed it at once have two starts: the one that was written last is told, and both keep to it.
+        const since = toldOf(destination)?.since ?? incident.since;
+        if (since !== incident.since) open.set(destination, { ...incident, since });
+        save({ ...incident, since });
       }
       for (const incident of [...releases.incidents().values()]) if (incidentAbout(incident.destination).kind === 'destination' && !open.has(incident.destination) && isHad(incident)) endOthers(incident.destination);
       renewLater();

@@ -46,6 +46,8 @@ export interface DestinationRunner {
   status(): { breaker: BreakerState['state']; reason: string; inFlight: number; ready: number; parked: number };
 }
 
+/** Between two deliveries of another vendor that find out whether this one is back, ms. */
+const probeMs = 30_000;
 /** What restricts waits no longer for a use before it, ms. */
 const wayMs = 1000;
 /** Between two looks at a lease that does not cover a call, ms. */
@@ -57,6 +59,8 @@ export function createDestinationRunner(ports: DestinationPorts): DestinationRun
   const heads = createHeads(() => ports.configured());
   const paths = createPaths();
   const pace = createEndPace(ports.clock);
+  /** When a delivery of another vendor may be the probe of this one, ms. */
+  let probeAt = -Infinity;
   let pumping = false;
   /** More heads are about to be offered in this tick. */
   let gathering = false;
@@ -208,6 +212,14 @@ export function createDestinationRunner(ports: DestinationPorts): DestinationRun
       if (blocked === 0 && held() > 0) room.closed(line, wait);
     }
     return blocked === 0;
+  }
+
+  /** Where nothing waits nobody would ever find out that it is back: one is let through now and then. */
+  function isProbe(): boolean {
+    const now = ports.clock.monotonic();
+    if (now < probeAt || waitMs(standing.breaker(), now) > 0 || heads.size() + delayed.size + leaving.size() > 0 || [...partitions.values()].some((runner) => runner.parking.count() > 0)) return false;
+    probeAt = now + probeMs;
+    return true;
   }
 
   /** The head stays in line; one look in a moment is for all that wait for a lease. */
@@ -387,9 +399,7 @@ export function createDestinationRunner(ports: DestinationPorts): DestinationRun
     asSecond(operation) {
       const destination = ports.destination();
       if (destination === undefined || !Object.hasOwn(destination.operations, operation)) return undefined;
-      // Where nothing waits nobody would ever find out that it is back.
-      const isProbe = heads.size() + delayed.size + leaving.size() === 0;
-      return { usable: destination.enabled && (standing.breaker().state === 'closed' || (isProbe && waitMs(standing.breaker(), ports.clock.monotonic()) === 0)), cost: () => costOf(ports, paths, destination, operation) };
+      return { usable: destination.enabled && (standing.breaker().state === 'closed' || isProbe()), cost: () => costOf(ports, paths, destination, operation) };
     },
     oldestAsked: () => Math.min(...[...partitions.values()].map((runner) => runner.oldestAsked())),
     held,

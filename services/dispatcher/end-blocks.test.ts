@@ -6,7 +6,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { expect, test } from 'vitest';
 import { createDisk } from '../../tests/integrity/sim/table.ts';
-import { replaces } from './ledger.ts';
+import { keepsInstead } from './ledger.ts';
 import { createLedgerStore, type LedgerStore } from './ledger-store.ts';
 import type { EndState, EndValue } from './types.ts';
 
@@ -38,7 +38,7 @@ function createModel() {
     end: (key: string): EndValue | undefined => ends.get(key)?.end,
     put(end: EndValue): void {
       const known = ends.get(end.key);
-      if (known !== undefined && !replaces(known.end.state, end.state)) return;
+      if (known !== undefined && !keepsInstead(known.end, end)) return;
       ends.set(end.key, { end, time: Math.max(end.at, known?.time ?? 0) });
       if (end.state === 'delivered') raise(newest, end);
     },

@@ -3,7 +3,7 @@ import type { Age } from '@weir/pipeline';
 import { createRecent, type Seen, type Table } from '@weir/state';
 import { countedOf, type Counted } from './caps.ts';
 import { createEndBlocks } from './end-blocks.ts';
-import { ledgerKeys, replaces } from './ledger.ts';
+import { ledgerKeys, keepsInstead } from './ledger.ts';
 import { belongs, counts as endCounts, isNone, nextOwner, ownerPrefix, unknownBefore, type OwnerMark } from './owners.ts';
 import type { EndValue, ParkValue } from './types.ts';
 
@@ -160,7 +160,7 @@ export function createLedgerStore(table: Table, serde: Serde, counts = false, ga
     if (!endCounts(owner, later)) return;
     const known = stored(key);
     const before = known === undefined ? undefined : decodeEnd(known.value);
-    if (before !== undefined && !replaces(before.state, later.state)) return;
+    if (before !== undefined && !keepsInstead(before, later)) return;
     absent.delete(key);
     // Not let go before the one that it replaces would be, nor before those which that one replaced: their owners' clocks differ.
     blocks.add(key, value, Math.max(later.at, known?.time ?? 0), later.acceptedAt, later.state === 'delivered' ? later : undefined);

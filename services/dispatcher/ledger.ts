@@ -90,6 +90,18 @@ export function replaces(earlier: EndState, later: EndState): boolean {
   return rank[later] > rank[earlier];
 }
 
+type Doubt = Pick<EndValue, 'state' | 'effect' | 'maybeSince'>;
+const doubtOf = ({ effect, maybeSince }: Doubt): number => (effect === 'maybe' ? maybeSince : 0);
+
+/**
+ * Whether a later end is kept in the place of an earlier one under the same key: as `replaces`, and of equals the one that tells of
+ * the later call of unknown effect. A redrive that was told of no effect called again under the same key: who asks the vendor
+ * next must give that call the time to show.
+ */
+export function keepsInstead(earlier: Doubt, later: Doubt): boolean {
+  return replaces(earlier.state, later.state) || (rank[later.state] === rank[earlier.state] && doubtOf(later) > doubtOf(earlier));
+}
+
 export type Lookup =
   /** `reopened`: the end of unknown effect that a redrive takes up again, under the same key. */
   | { readonly kind: 'open'; readonly key: string; readonly generation: number; readonly reopened?: EndValue }

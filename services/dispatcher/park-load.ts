@@ -43,14 +43,15 @@ const isSpared = ({ restrictCalledSince = -1 }: Pick<ParkMark, 'restrictCalledSi
 /**
  * The markers of one subject as one: everything from the least offset on may be unfinished, the head is that of the furthest
  * (`head`: its offset), and of several of one head the one by which the most may have been called: one that spares what was
- * called since may be one of before that was written late. Joined in any order and any groups they give the same.
+ * called since may be one of before that was written late, and counts for nothing beside one that does not. Joined in any order and any groups they give the same.
  */
 export function joinMarks(marks: readonly (ParkMark & { readonly head?: number })[]): FoundMark {
   const all = marks.map((m): FoundMark => ({ ...m, head: m.head ?? m.fromOffset }));
   const rank = (m: FoundMark): readonly number[] => [m.head, isSpared(m) ? 0 : isQuotaWait(m.reason) ? 1 : 2, m.restrictCalledSince ?? -1, m.due];
   const ahead = all.reduce((a, b) => (compare(rank(b), rank(a)) > 0 ? b : a));
   const maybe = all.filter((m) => m.head === ahead.head && m.maybeSince > 0).map((m) => m.maybeSince);
-  return { ...ahead, fromOffset: Math.min(...all.map((m) => m.fromOffset)), maybeSince: maybe.length > 0 ? Math.min(...maybe) : 0, since: Math.min(...all.map((m) => m.since)) };
+  const spared = all.every(isSpared);
+  return { ...ahead, ...(spared ? {} : { restrictCalledSince: -1 }), fromOffset: Math.min(...all.map((m) => m.fromOffset)), maybeSince: maybe.length > 0 ? Math.min(...maybe) : 0, since: Math.min(...all.map((m) => m.since)) };
 }
 
 function compare(a: readonly number[], b: readonly number[]): number {

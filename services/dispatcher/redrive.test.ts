@@ -8,7 +8,7 @@ import { closed } from './breaker.ts';
 import { call, readBack } from './call.ts';
 import { endValue, type Ending } from './ends.ts';
 import type { Lane } from './lane.ts';
-import { coveredOnLeaving, replaces } from './ledger.ts';
+import { coveredOnLeaving, keepsInstead } from './ledger.ts';
 import type { PartitionRunner } from './partition.ts';
 import type { DestinationPorts } from './ports.ts';
 import { createSettle } from './settle.ts';
@@ -116,7 +116,7 @@ class World {
     if (ending.repeated !== undefined) return;
     const end = endValue(ending, this.now, 'o');
     const before = this.ledger.get(end.key);
-    if (before === undefined || replaces(before.state, end.state)) this.ledger.set(end.key, end);
+    if (before === undefined || keepsInstead(before, end)) this.ledger.set(end.key, end);
   }
 
   /** Of what is parked the same owner knows this, and looks at the ledger again for the rest (parking.ts). */
@@ -210,6 +210,11 @@ test('a question that has no answer leaves the doubt, also of what is parked mea
   const lost = await play({ keyed: false, readable: true }, [step('lost'), ...start.slice(1), step('answered'), { kind: 'parked' }, step('answered')]);
   expect(lost.effects).toHaveLength(1);
   expect(lost.task).toBeUndefined();
+});
+
+test('a call under a key that was found not applied is given the time to show, also where an older end of it is known', async () => {
+  const world = await play({ keyed: false, readable: true }, [step('lost'), step('answered'), wait(80 * hour), order('hold'), step('answered'), step('cut'), ends('retired'), order('hold'), step('answered'), step('answered'), wait(6 * second), step('answered')]);
+  expect([world.effects.length, [...world.ledger.values()].map(({ state }) => state)]).toEqual([1, ['delivered']]);
 });
 
 test('a redrive that follows at once asks the vendor when the call before can show', async () => {

@@ -150,7 +150,7 @@ test.each(['poller.page-fetched', 'poller.produced'] as const)('%s is passed for
   }
 });
 
-test('limits of the source count for a page, too: a depth that was raised is taken, one that was lowered is told', async () => {
+test('a depth of the source that is raised holds for a page, too', async () => {
   const deep = JSON.parse(`${'['.repeat(36)}${']'.repeat(36)}`) as object;
   const w = await world((cursor) => (cursor === '' ? { data: [{ ...member('a'), deep }], next_cursor: 'one' } : { data: [] }));
   const { source } = w.state;

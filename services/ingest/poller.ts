@@ -6,6 +6,7 @@ import type { Assignment, GroupConsumer, Log, Serde } from '@weir/log';
 import type { SourceConfig } from '@weir/release';
 import { newTraceparent } from '@weir/telemetry';
 import type { Logger } from 'pino';
+import { bodyLimits } from './body-limits.ts';
 import { accept, acknowledged, type AcceptPorts } from './accept.ts';
 import { createCursors, settingsOf, type Position } from './cursors.ts';
 import type { IngestMetrics } from './metrics.ts';
@@ -167,7 +168,7 @@ export function createPoller(name: string, ports: PollerPorts): Poller {
     const response = await unlessAborted(calling, signal);
     if (response === undefined || !holds(lease, signal)) return lost;
     if ('failure' in response || response.status !== 200) return refused(adapter, response);
-    const found = adapter.page(response, cursor, source.config, asked, source.limits);
+    const found = adapter.page(response, cursor, source.config, asked, bodyLimits(source));
     if (found.items.length > source.limits.items) throw new WeirError('too-many-items', `a page has more than ${source.limits.items} items`);
     if (found.items.length > 0) failpoint('poller.page-fetched');
     const { fit, oversized } = bySize(found.items);

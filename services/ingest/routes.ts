@@ -6,6 +6,7 @@ import { errorFields, flag, list, named, nullable, object, optional, text, type 
 import { childTraceparent, parseTraceparent, traceIdOf } from '@weir/telemetry';
 import type { FastifyContextConfig, FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
 import type { Logger } from 'pino';
+import { bodyLimits } from './body-limits.ts';
 import { accept, type AcceptPorts } from './accept.ts';
 import { discard, encodingOf, readBody } from './body.ts';
 import type { Budget } from './budget.ts';
@@ -71,7 +72,7 @@ async function take(ports: RoutePorts, source: SourceConfig, request: Pick<Fasti
       if (second.ok) verified = second;
     }
     if (!verified.ok) throw new WeirError('signature-invalid', undefined, { details: { detail: verified.detail } });
-    const { items, envelope } = adapter.split(message, source.config, source.limits);
+    const { items, envelope } = adapter.split(message, source.config, bodyLimits(source));
     if (items.length > source.limits.items) throw new WeirError('too-many-items', `more than ${source.limits.items} items`);
     for (const item of items) if (item.bytes.length > maxItemBytes) throw new WeirError('body-too-large', `an event is over ${maxItemBytes} bytes`);
     hold(items.length * itemCost);

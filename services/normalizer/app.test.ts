@@ -30,14 +30,15 @@ function world(joining: (consumers: number) => void = () => undefined, missing: 
     },
   } as unknown as Log;
   const registry = new Registry();
+  const logger = createLogger({ service: 'normalizer', level: 'silent' });
   const service = createNormalizer({
     log, topics, serde: { encode: () => Buffer.alloc(1) }, groups: groupNames('t'), releases: { current: () => current, onChange: (listener: (release: Release) => void, since?: Release) => {
       if (since !== current) listener(current);
       return () => undefined;
     } }, workspaceKey: Buffer.alloc(32),
-    logger: createLogger({ service: 'normalizer', level: 'silent' }), registry, clock: { ...systemClock, monotonic: () => ++now }, stateDir: '/nowhere',
+    logger, registry, clock: { ...systemClock, monotonic: () => ++now }, stateDir: '/nowhere',
   } as unknown as ServiceContext, { sessionTimeoutMs: 1000 }, () => ({ get: () => undefined, range: () => [], putBatch: () => undefined, clear: () => undefined, close: () => Promise.resolve() }) as never);
-  return { service, asked, committed, registry, handlers: () => handlers!, apply: (release: Release) => { current = release; } };
+  return { service, asked, committed, registry, logger, handlers: () => handlers!, apply: (release: Release) => { current = release; } };
 }
 
 test('a release that comes while the group of the one before is joined is read: its new source would be nobody\'s until the next release', async () => {
@@ -126,6 +127,20 @@ test('event ids that are longer to read than a handler may take hold up no group
   await next();
   await waitFor('all is committed', () => w.committed.at(-1) === 12);
   expect([w.service.readiness().ready, (await w.registry.getSingleMetric('weir_event_ids_load_remaining')!.get()).values]).toEqual([true, []]);
+  await w.service.stop();
+});
+
+test('a partition whose event ids cannot be read, since brokers are away, says so once', async () => {
+  let away = 2;
+  const { reader, next } = slowReader();
+  const w = world(undefined, undefined, { ...reader, read: (...asked: Parameters<Reader['read']>) => (away-- > 0 ? Promise.reject(new WeirError('log-unavailable', 'no broker answers')) : reader.read!(...asked)) });
+  const warn = vi.spyOn(w.logger, 'warn');
+  await w.service.start();
+  await w.handlers().assigned([gone]);
+  w.handlers().batch(batchOf([9]));
+  for (let i = 0; i < 3; i++) await next();
+  await waitFor('it is worked off', () => w.committed.length > 0);
+  expect(warn.mock.calls.filter(([, text]) => text?.startsWith('a partition waits for brokers'))).toMatchObject([[{ topic: gone.topic, partition: 0, err: { code: 'log-unavailable' } }, expect.any(String)]]);
   await w.service.stop();
 });
 

@@ -4,7 +4,7 @@ import { failpoint } from '@weir/failpoint';
 import type { Assignment, ConsumerHandlers, GroupConsumer, LogAdmin, LogRecord, RecordBatch, Sink } from '@weir/log';
 import { createCommitWindow, H, isPassing, patiently, type CommitWindow, type Reason } from '@weir/pipeline';
 import { acceptedAs, createKeyedCache, rawHeaders, type RawHeaders, type Release } from '@weir/release';
-import { appendDeadlineMs, createAbsences, createLoads, createProgress, createRetentionWatch, createTurns, type Absences, type Readiness, type RetentionWatch, type Service, type ServiceContext } from '@weir/service';
+import { appendDeadlineMs, createAbsences, createLoads, createProgress, createRetentionWatch, createTurns, type Absences, type Load, type Readiness, type RetentionWatch, type Service, type ServiceContext } from '@weir/service';
 import { openTable } from '@weir/state';
 import { createConvert, type Special } from './convert.ts';
 import { createMetrics } from './metrics.ts';
@@ -28,6 +28,8 @@ interface Partition {
   readonly assignment: Assignment;
   readonly window: CommitWindow;
   readonly inbox: RecordBatch[];
+  /** Of its event ids. */
+  readonly load: Load;
   /** Its event ids are known: nothing is worked on before that. */
   loaded: boolean;
   /** Set and cleared in the tick in which the inbox is looked at: no batch is left in it. Set while it is loaded, too. */
@@ -150,9 +152,14 @@ export function createNormalizer(context: ServiceContext, options: { sessionTime
   async function begin(partition: Partition): Promise<void> {
     const { topic, partition: number, position } = partition.assignment;
     const gone = (): boolean => partition.closed;
-    const load = loads.begin(topic, number);
+    const { load } = partition;
+    let told = false;
+    const waits = (error: unknown): void => {
+      if (!told) logger.warn({ err: error, topic, partition: number }, 'a partition waits for brokers: its event ids cannot be read');
+      told = true;
+    };
     try {
-      await patiently(clock, gone, () => seen.load(topic, number, position, windowOf(sourceOf(topic)), clock.now(), { gone, progress: load.at }));
+      await patiently(clock, gone, () => seen.load(topic, number, position, windowOf(sourceOf(topic)), clock.now(), { gone, progress: load.at }), waits);
     } catch (error) {
       // It is another one's by now.
       if (gone() && isPassing(error)) return;
@@ -228,7 +235,7 @@ export function createNormalizer(context: ServiceContext, options: { sessionTime
   const handlers: ConsumerHandlers = {
     async assigned(parts) {
       for (const assignment of parts) {
-        const partition: Partition = { assignment, window: createCommitWindow({ position: assignment.position, maxRecords, maxBytes }), inbox: [], loaded: false, busy: true, working: undefined, committing: undefined, closed: false, paused: false };
+        const partition: Partition = { assignment, window: createCommitWindow({ position: assignment.position, maxRecords, maxBytes }), inbox: [], load: loads.begin(assignment.topic, assignment.partition), loaded: false, busy: true, working: undefined, committing: undefined, closed: false, paused: false };
         partitions.set(`${assignment.topic}/${assignment.partition}`, partition);
         partition.working = begin(partition).catch(fail);
       }
@@ -240,7 +247,10 @@ export function createNormalizer(context: ServiceContext, options: { sessionTime
         if (found === undefined) return;
         found.inbox.length = 0;
         // What is still read for it ends by itself, and touches nothing.
-        if (reason === 'lost' || !found.loaded) found.closed = true;
+        if (reason === 'lost' || !found.loaded) {
+          found.closed = true;
+          found.load.end();
+        }
         if (found.loaded) await found.working;
         await found.committing;
         found.closed = true;

@@ -1,9 +1,10 @@
+import { WeirError } from '@weir/errors';
 import type { LogRecord } from '@weir/log';
 import { H, topicNames } from '@weir/pipeline';
 import { compileRules, createLimits, type CompiledRoute, type CompiledRule } from '@weir/policy';
 import type { Release } from '@weir/release';
 import { expect, test } from 'vitest';
-import { countOnce, readTaken, type TakenSlot } from './limits.ts';
+import { countOnce, readTaken, takenBefore, type TakenSlot } from './limits.ts';
 import type { PolicyPorts } from './ports.ts';
 
 const topics = topicNames('t');
@@ -40,6 +41,32 @@ test('a delivery that was put back is one slot with its copies, also with those 
   const copies = [delivery('out_1', now - 900, 'rpl_a'), delivery('out_1', now - 800, 'rpl_b')];
   expect(told(await found([...before, ...copies]))).toEqual(['few out_1  900']);
   expect(told(await found([...before, ...copies, delivery('out_1', now - 30, 'rpl_c'), delivery('out_1', now - 10, 'rpl_c')]))).toEqual(['few out_1  900', 'few out_1 rpl_c 30']);
+});
+
+test('partitions that wait for brokers say so once, and each is asked for until it is read', async () => {
+  const told: unknown[] = [];
+  const open = new Set<string>();
+  const seen: number[] = [];
+  let away = 3;
+  const ports = {
+    context: { topics, clock: { now: () => now, setTimer: (call: () => void) => { setImmediate(call); } }, log: { reader: async () => ({ close: async () => {} }) }, logger: { warn: (of: object) => { told.push(of); } }, releases: { current: () => release } },
+    admin: {
+      offsetsAt: async () => {
+        seen.push(open.size);
+        if (away-- > 0) throw new WeirError('log-unavailable', 'no broker answers');
+        return new Map();
+      },
+      endOffsets: async () => new Map(),
+    },
+    appender: { partitions: async () => 1, partitionFor: () => 0 },
+  } as unknown as PolicyPorts;
+  const loads = { begin: (topic: string, partition: number) => {
+    open.add(`${topic}/${partition}`);
+    return { at: () => undefined, end: () => { open.delete(`${topic}/${partition}`); } };
+  }, reason: () => undefined };
+  const taken = await takenBefore(ports, new Set([0, 1]), () => false, loads);
+  expect([[...taken!.keys()], seen.every((size) => size === 2), open.size]).toEqual([[0, 1], true, 0]);
+  expect(told).toMatchObject([{ err: { code: 'log-unavailable' }, partitions: [0, 1] }]);
 });
 
 test('what was decided last before a restart has its slot, however many were taken at a destination that is read after it', () => {

@@ -88,13 +88,21 @@ export async function readTaken(ports: PolicyPorts, release: Release, partitions
 
 /** As `readTaken` under the running release, however long brokers are away; undefined = the assignment has ended. */
 export async function takenBefore(ports: PolicyPorts, partitions: ReadonlySet<number>, gone: () => boolean, loads: Loads): Promise<Map<number, TakenSlot[]> | undefined> {
-  const { clock, releases } = ports.context;
+  const { clock, logger, releases, topics } = ports.context;
+  const asking = [...partitions].map((partition) => loads.begin(topics.canonical, partition));
+  let told = false;
+  const waits = (error: unknown): void => {
+    if (!told) logger.warn({ err: error, partitions: [...partitions] }, 'partitions wait for brokers: what limit rules have counted cannot be read');
+    told = true;
+  };
   try {
-    const taken = await patiently(clock, gone, () => readTaken(ports, releases.current(), partitions, gone, loads));
+    const taken = await patiently(clock, gone, () => readTaken(ports, releases.current(), partitions, gone, loads), waits);
     return gone() ? undefined : taken;
   } catch (error) {
     if (gone() && isPassing(error)) return undefined;
     throw error;
+  } finally {
+    for (const load of asking) load.end();
   }
 }
 

@@ -73,8 +73,8 @@ test('a group whose topic is made anew, longer than it was, is given nothing of 
   await onTopic(async (log, broker) => {
     const { offsets, failed } = await member(log);
     broker.topics.delete('t');
-    // Until it has been told so.
-    await new Promise((done) => { setTimeout(done, 5000); });
+    // Until it has been told so for so long that no broker lags: no id is asked for here.
+    await new Promise((done) => { setTimeout(done, 10_000); });
     broker.create('t', 1, false);
     await (await log.appender()).append('t', Array.from({ length: 5 }, (_, n) => ({ partition: 0, key: null, value: Buffer.from([n]) })));
     expect(await failed).toMatchObject({ code: 'log-out-of-range', details: { wanted: 3, start: 0, end: 5 } });
