@@ -194,8 +194,8 @@ test('a leaf says nothing of a body that names a person, not even a hash: an add
 
 test('what stands in the wrong field is not in a leaf: an address in place of a name, a token or a user id in place of an id', async () => {
   leaves = [];
-  for (const body of [{ from: 'dlq', source: 'ann@larkspur.example' }, { from: 'dlq', code: '+4930901820', ids: ['dlq_a', 'user_4930', 'ann@larkspur.example'] }]) await call('POST', '/v1/replays', `Bearer ${admin}`, body);
-  expect(leaves.filter((l) => l.kind === 'intent').map((l) => JSON.parse(l.target!))).toEqual([{ from: 'dlq', source: 'given' }, { from: 'dlq', code: 'given', ids: ['dlq_a', 'given', 'given'] }]);
+  for (const body of [{ from: 'dlq', source: 'ann@larkspur.example' }, { from: 'dlq', source: token.slice(0, 64), destination: token.slice(0, 64) }, { from: 'dlq', code: '+4930901820', ids: ['dlq_a', 'user_4930', 'ann@larkspur.example'] }]) await call('POST', '/v1/replays', `Bearer ${admin}`, body);
+  expect(leaves.filter((l) => l.kind === 'intent').map((l) => JSON.parse(l.target!))).toEqual([{ from: 'dlq', source: 'given' }, { from: 'dlq', source: 'given', destination: 'given' }, { from: 'dlq', code: 'given', ids: ['dlq_a', 'given', 'given'] }]);
   leaves = [];
   for (const [method, path] of [['DELETE', `/v1/tokens/${token}`], ['GET', '/v1/dlq/user_4930'], ['GET', '/v1/events/4930901820/explain'], ['POST', '/v1/held/user_4930/approve']] as const) expect((await call(method, path, `Bearer ${admin}`, method === 'POST' ? {} : undefined)).statusCode).toBe(404);
   expect(leaves).toEqual([]);

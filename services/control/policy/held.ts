@@ -59,6 +59,9 @@ const approvalKey = 'approval/';
 const retryMs = 5000;
 /** Looked at in one turn of the event loop: a few milliseconds. */
 const turnLetters = 500;
+/** So often, and so many ms apart, it is looked whether the index has come to the end of weir.dlq. */
+const indexLooks = 20;
+const indexLookMs = 50;
 
 /**
  * Reads weir.control to its end, then follows it, so a decision on another instance counts here too. A decision is written
@@ -165,10 +168,20 @@ export async function openHeld(context: Pick<ServiceContext, 'serde' | 'topics' 
     await appender.append(topics.outcome, [{ partition: appender.partitionFor(topics.outcome, key), key, value: serde.encode('weir.internal.Outcome', outcome), headers: letter.headers.filter((h) => h.name === H.event || h.name === H.source || h.name === H.traceparent).map((h) => [h.name, h.value] as const) }]);
   }
 
+  /** Whether the index has what is on weir.dlq now. It is always a moment behind one that more comes to: it is waited for a while. */
+  async function isIndexed(): Promise<boolean> {
+    const ends = [...await ports.admin.endOffsets(topics.dlq)];
+    for (let looks = 0; !closed; looks++) {
+      if (ends.every(([partition, end]) => store.position(topics.dlq, partition) >= end)) return true;
+      if (looks >= indexLooks) return false;
+      await new Promise<void>((resume) => { clock.setTimer(resume, indexLookMs); });
+    }
+    return false;
+  }
+
   /** Of these rules those that hold something that waits; undefined = closed meanwhile, or letters that are on weir.dlq are not in the index yet. */
   async function waiting(rules: ReadonlySet<string>): Promise<ReadonlySet<string> | undefined> {
-    const ends = await ports.admin.endOffsets(topics.dlq);
-    if (closed || [...ends].some(([partition, end]) => store.position(topics.dlq, partition) < end)) return undefined;
+    if (!await isIndexed()) return undefined;
     const found = new Set<string>();
     for await (const { held } of all()) {
       if (held.state === 'waiting' && rules.has(held.rule)) found.add(held.rule);

@@ -62,10 +62,10 @@ function union(a: Scope, b: Scope): Scope {
 /** What the audit leaf says: the selection, without an identifier of a person, in whatever field it stands, and without a long list. Nothing of the request was looked at by then. */
 const describe = (request: FastifyRequest): string => {
   const { subject, ids, ...rest } = request.body as ReplayRequest;
-  const named = (text: string): string => (/^[A-Za-z][\w-]*$/.test(text) ? text : 'given');
+  const named = (text: string): string => (/^[a-z][a-z0-9-]*$/.test(text) ? text : 'given');
   const fields = Object.entries(rest).map(([name, value]) => [name, typeof value === 'string' ? named(value) : value]);
   const type = identifierTypes.find((one) => subject?.startsWith(`${one}:`)) ?? 'given';
-  return JSON.stringify({ ...Object.fromEntries(fields), ...(subject === undefined ? {} : { subject: type }), ...(ids === undefined ? {} : { ids: ids.length <= 20 ? ids.map((id) => (/^(evt|dlq)_/.test(id) ? named(id) : 'given')) : `${ids.length} ids` }) }).slice(0, 4000);
+  return JSON.stringify({ ...Object.fromEntries(fields), ...(subject === undefined ? {} : { subject: type }), ...(ids === undefined ? {} : { ids: ids.length <= 20 ? ids.map((id) => (/^(evt|dlq)_[0-9a-z]+$/.test(id) ? id : 'given')) : `${ids.length} ids` }) }).slice(0, 4000);
 };
 
 export function replayRoutes(app: FastifyInstance, api: ReplayApi): void {
