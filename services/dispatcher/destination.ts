@@ -1,6 +1,7 @@
 import type { Assignment, ConsumerHandlers, RecordBatch } from '@weir/log';
 import { expire, prepare, type Preparation, type ToStart } from './attempt.ts';
 import { createAlarm } from './alarm.ts';
+import { createAsSecond } from './as-second.ts';
 import { joinBatch, type Batch, type Ready } from './batch.ts';
 import { waitMs, type BreakerState } from './breaker.ts';
 import { isCovered } from './call.ts';
@@ -46,8 +47,6 @@ export interface DestinationRunner {
   status(): { breaker: BreakerState['state']; reason: string; inFlight: number; ready: number; parked: number };
 }
 
-/** Between two deliveries of another vendor that find out whether this one is back, ms. */
-const probeMs = 30_000;
 /** What restricts waits no longer for a use before it, ms. */
 const wayMs = 1000;
 /** Between two looks at a lease that does not cover a call, ms. */
@@ -59,8 +58,6 @@ export function createDestinationRunner(ports: DestinationPorts): DestinationRun
   const heads = createHeads(() => ports.configured());
   const paths = createPaths();
   const pace = createEndPace(ports.clock);
-  /** When a delivery of another vendor may be the probe of this one, ms. */
-  let probeAt = -Infinity;
   let pumping = false;
   /** More heads are about to be offered in this tick. */
   let gathering = false;
@@ -75,6 +72,8 @@ export function createDestinationRunner(ports: DestinationPorts): DestinationRun
   const standing = createStanding(ports, () => leaving.breakerChanged());
   const settle = createSettle({ ports, breaker: standing.breaker, end, later, offer: inLine });
   const inFlight = createInFlight({ ports, paths, standing, settle, together, finished: pump });
+  const parked = (): number => [...partitions.values()].reduce((n, runner) => n + runner.parking.count(), 0);
+  const asSecond = createAsSecond({ ports, paths, breaker: standing.breaker, waits: () => heads.size() + delayed.size + leaving.size() + parked() > 0 });
   const leaving = createLeaving({ destination: ports, ready: heads, breaker: standing.breaker, cost: (destination, operation) => costOf(ports, paths, destination, operation), wakeIn: (ms) => alarm.in(ms) });
 
   /** A lane has a head that nobody works on. Heads offered while the pump runs are seen by the same run, those of `together` by the one behind it. */
@@ -212,14 +211,6 @@ export function createDestinationRunner(ports: DestinationPorts): DestinationRun
       if (blocked === 0 && held() > 0) room.closed(line, wait);
     }
     return blocked === 0;
-  }
-
-  /** Where nothing waits nobody would ever find out that it is back: one is let through now and then. */
-  function isProbe(): boolean {
-    const now = ports.clock.monotonic();
-    if (now < probeAt || waitMs(standing.breaker(), now) > 0 || heads.size() + delayed.size + leaving.size() > 0 || [...partitions.values()].some((runner) => runner.parking.count() > 0)) return false;
-    probeAt = now + probeMs;
-    return true;
   }
 
   /** The head stays in line; one look in a moment is for all that wait for a lease. */
@@ -396,14 +387,10 @@ export function createDestinationRunner(ports: DestinationPorts): DestinationRun
       room.renewed(ports.destination()?.config);
       pump();
     },
-    asSecond(operation) {
-      const destination = ports.destination();
-      if (destination === undefined || !Object.hasOwn(destination.operations, operation)) return undefined;
-      return { usable: destination.enabled && (standing.breaker().state === 'closed' || isProbe()), cost: () => costOf(ports, paths, destination, operation) };
-    },
+    asSecond,
     oldestAsked: () => Math.min(...[...partitions.values()].map((runner) => runner.oldestAsked())),
     held,
     health: standing.health,
-    status: () => ({ breaker: standing.breaker().state, reason: standing.breaker().reason, inFlight: inFlight.count(), ready: heads.size(), parked: [...partitions.values()].reduce((n, r) => n + r.parking.count(), 0) }),
+    status: () => ({ breaker: standing.breaker().state, reason: standing.breaker().reason, inFlight: inFlight.count(), ready: heads.size(), parked: parked() }),
   };
 }

@@ -20,7 +20,7 @@ const task = (over: Partial<Task> = {}, given: object | null = standby): Task =>
   record: { key: Buffer.from('s'), value: Buffer.from('v'), headers: [['weir-event', Buffer.from('evt_1')], ['weir-dispatched', Buffer.from('9:1')]], offset: 9, timestamp: 1 }, ...over,
 }) as unknown as Task;
 const never = { neverCalledBefore: () => true };
-const there = (state: SecondState | undefined = { usable: true, cost: () => 100 }) => ({ name: 'one', second: () => state }) as unknown as DestinationPorts;
+const there = (state: SecondState | undefined = { usable: true, cost: () => 100, given: () => undefined }) => ({ name: 'one', second: () => state }) as unknown as DestinationPorts;
 
 test('only what surely had no effect, by nobody, may go to a second vendor, and only while the release has the pair', () => {
   expect(secondOf(there(), never as never, destination(), task())).toEqual(second);
@@ -31,7 +31,7 @@ test('only what surely had no effect, by nobody, may go to a second vendor, and 
   expect(secondOf(there(), never as never, destination(), task({}, { ...standby, refused: 'residency:eu' }))).toBeUndefined();
   expect(secondOf(there(), never as never, { name: 'one' } as DestinationConfig, task())).toBeUndefined();
   expect(secondOf(there(), never as never, destination({ destination: 'three' }), task())).toBeUndefined();
-  expect(secondOf(there({ usable: false, cost: () => 1 }), never as never, destination(), task())).toBeUndefined();
+  expect(secondOf(there({ usable: false, cost: () => 1, given: () => undefined }), never as never, destination(), task())).toBeUndefined();
 });
 
 test('what the second vendor gets is what was decided for it, with the history of the first', () => {
@@ -47,12 +47,14 @@ test('what the second vendor gets is what was decided for it, with the history o
 function leaving(over: { prefer?: SecondVendor['prefer']; closedMs?: number; here?: number; there?: number } = {}) {
   let now = 0;
   let breaker: BreakerState = closed;
-  const ports = { ...there({ usable: true, cost: () => over.there ?? 100 }), clock: { monotonic: () => now, now: () => 5000 + now }, quota: { state: () => ({ closedMs: over.closedMs ?? 0 }) } } as unknown as DestinationPorts;
+  let given = 0;
+  const ports = { ...there({ usable: true, cost: () => over.there ?? 100, given: () => { given++; } }), clock: { monotonic: () => now, now: () => 5000 + now }, quota: { state: () => ({ closedMs: over.closedMs ?? 0 }) } } as unknown as DestinationPorts;
   const put: unknown[] = [];
   const wakes: number[] = [];
   const it = createLeaving({ destination: ports, ready: { putBack: (next) => { put.push(next); } }, breaker: () => breaker, cost: () => over.here ?? 100, wakeIn: (ms) => { wakes.push(ms); } });
   return {
     put, wakes, it,
+    given: () => given,
     at: (ms: number) => { now = ms; },
     set: (state: BreakerState) => { breaker = state; it.breakerChanged(); },
     instead: (t = task()) => it.instead(never as never, destination({ prefer: over.prefer ?? 'order' }), t, {} as never)?.code,

@@ -24,6 +24,8 @@ export interface SecondState {
   readonly usable: boolean;
   /** ms in which a delivery by this operation is expected to be through, as in paths.ts. */
   cost(): number;
+  /** A delivery goes to it. */
+  given(): void;
 }
 
 const keyAt = (delivery: DeliveryValue, destination: string, operation: string): string => deliveryKey(delivery.outputId, destination, operation, delivery.intent, 0);

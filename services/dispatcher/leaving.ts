@@ -1,5 +1,5 @@
 import type { OperationManifest } from '@weir/adapter';
-import { secondKey, type DestinationConfig } from '@weir/release';
+import { secondKey, type DestinationConfig, type SecondVendor } from '@weir/release';
 import type { Ready } from './batch.ts';
 import { waitMs, type BreakerState } from './breaker.ts';
 import type { Ending } from './ends.ts';
@@ -39,11 +39,16 @@ export function createLeaving({ destination: ports, ready, breaker, cost, wakeIn
   /** When the breaker lets one through, or one of them may go by then. */
   const wake = (blockedMs: number): void => wakeIn(Math.min(blockedMs, Math.max(0, lookAgainAt - ports.clock.monotonic())));
 
+  function give(task: Task, second: SecondVendor, code: string, why: string): Ending {
+    ports.second(second.destination, second.operation)?.given();
+    return failOver(task, second, code, why);
+  }
+
   function away(runner: PartitionRunner, destination: DestinationConfig, task: Task, since: number, code: string): Ending | undefined {
     const second = secondOf(ports, runner, destination, task);
     if (second === undefined) return undefined;
     const forMs = ports.clock.monotonic() - since;
-    if (forMs >= second.afterMs) return failOver(task, second, code, `${ports.name} away for ${Math.round(forMs / 1000)} s`);
+    if (forMs >= second.afterMs) return give(task, second, code, `${ports.name} away for ${Math.round(forMs / 1000)} s`);
     lookAgainAt = Math.min(lookAgainAt, since + second.afterMs);
     return undefined;
   }
@@ -87,11 +92,11 @@ export function createLeaving({ destination: ports, ready, breaker, cost, wakeIn
       const second = secondOf(ports, runner, destination, task);
       if (second === undefined) return undefined;
       const { closedMs } = ports.quota.state(task.path === '' ? task.delivery.operation : task.path, operation.limit, now);
-      if (closedMs >= second.afterMs) return failOver(task, second, 'vendor-throttled', `${ports.name} asks to be left alone for ${Math.round(closedMs / 1000)} s`);
+      if (closedMs >= second.afterMs) return give(task, second, 'vendor-throttled', `${ports.name} asks to be left alone for ${Math.round(closedMs / 1000)} s`);
       if (second.prefer !== 'measured' || task.attempts > 0) return undefined;
       const here = cost(destination, task.delivery.operation);
       const there = ports.second(second.destination, second.operation)!.cost();
-      return there * leastGain < here ? failOver(task, second, 'preferred', `expected in ${Math.round(there)} ms there, in ${Math.round(here)} ms here`) : undefined;
+      return there * leastGain < here ? give(task, second, 'preferred', `expected in ${Math.round(there)} ms there, in ${Math.round(here)} ms here`) : undefined;
     },
     /** Out of line until the destination can be called, `blockedMs` from now, or until one of those that stay may go. */
     stays(next: Ordered<Ready>, blockedMs: number): void {

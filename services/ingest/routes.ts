@@ -6,8 +6,8 @@ import { errorFields, flag, list, named, nullable, object, optional, text, type 
 import { childTraceparent, parseTraceparent, traceIdOf } from '@weir/telemetry';
 import type { FastifyContextConfig, FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
 import type { Logger } from 'pino';
-import { bodyLimits } from './body-limits.ts';
 import { accept, type AcceptPorts } from './accept.ts';
+import { bodyLimits } from './body-limits.ts';
 import { discard, encodingOf, readBody } from './body.ts';
 import type { Budget } from './budget.ts';
 import type { IngestMetrics } from './metrics.ts';

@@ -3,12 +3,13 @@ import { dedupeWindow, type DestinationConfig, type Release } from '@weir/releas
 import fc from 'fast-check';
 import { expect, test } from 'vitest';
 import { standingOf, walk, type DeliveryFacts, type StandingPorts } from '../../services/control/replay/standing.ts';
-import type { EndFacts } from '../../services/control/store.ts';
+import { createStore, type EndFacts } from '../../services/control/store.ts';
 import { prepare } from '../../services/dispatcher/attempt.ts';
-import { lookUp, replaces } from '../../services/dispatcher/ledger.ts';
+import { keepsInstead, lookUp } from '../../services/dispatcher/ledger.ts';
 import type { PartitionRunner } from '../../services/dispatcher/partition.ts';
 import type { DestinationPorts } from '../../services/dispatcher/ports.ts';
 import type { DeliveryValue, EndState, EndValue, Task } from '../../services/dispatcher/types.ts';
+import { createDisk } from '../integrity/sim/table.ts';
 
 const facts: DeliveryFacts = { outputId: 'out_1', eventId: 'evt_1', destination: 'crm', operation: 'put', source: 'shop', recordType: 'weir.canonical.Profile', itemHash: 'h', acceptedAt: 1000, subject: 's', purpose: 'service', channel: null, topic: null, legalBasis: null, ids: ['email:x'], intent: '0' };
 const keyOf = (generation: number): string => deliveryKey('out_1', 'crm', 'put', '0', generation);
@@ -29,8 +30,21 @@ test('where a preview sees a delivery is what the dispatcher will do with it', (
 });
 
 test('the index keeps the end that the ledger keeps', () => {
-  const rank = (state: string): number => ({ quarantined: 2, 'dead-lettered': 2, 'failed-over': 3, delivered: 4 })[state] ?? 1;
-  for (const a of states) for (const b of states) expect(rank(b) > rank(a)).toBe(replaces(a, b));
+  const store = createStore(createDisk().open({ path: 'x' }));
+  const put = (key: string, { state, effect, maybeSince }: Doubted, offset: number): void => {
+    const tx = store.begin();
+    tx.end({ destination: 'crm', key, operation: 'put', subject: 's', acceptedAt: 1, state, effect, itemHash: 'h', at: 5, offset, maybeSince, partition: 0, owner: 'o', outputId: 'out_1', generation: 0 });
+    tx.commit('t', 0, 1);
+  };
+  type Doubted = Pick<EndValue, 'state' | 'effect' | 'maybeSince'>;
+  const all = states.flatMap((state): Doubted[] => [{ state, effect: 'none', maybeSince: 0 }, ...[3, 7].map((maybeSince) => ({ state, effect: 'maybe' as const, maybeSince }))]);
+  all.forEach((a, i) => {
+    all.forEach((b, j) => {
+      put(`${i}/${j}`, a, 1);
+      put(`${i}/${j}`, b, 2);
+      expect([a, b, store.end('crm', `${i}/${j}`)!.offset]).toEqual([a, b, keepsInstead(a, b) ? 2 : 1]);
+    });
+  });
 });
 
 const day = 86_400_000;
