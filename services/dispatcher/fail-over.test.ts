@@ -95,8 +95,11 @@ test('without a secret each head goes when its own route says, though nothing el
   expect(world.it.withoutSecret(never as never, destination(), task())).toBeUndefined();
   world.it.staysAway(head);
   expect(world.wakes.at(-1)).toBe(2000);
+  // What stays is a question to the second vendor, and no delivery.
+  expect(world.given()).toBe(0);
   world.at(60_000);
   expect(world.it.withoutSecret(never as never, destination(), task())?.code).toBe('secret-unavailable');
+  expect(world.given()).toBe(1);
 });
 
 test('a vendor that is away is waited for as long as the route says, one call at a time finds out whether it is back', () => {
