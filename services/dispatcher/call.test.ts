@@ -84,3 +84,41 @@ test('the quota hears of a call that was kept back, or that cannot be built, tha
   tellQuota(ports, 'put', { kind: 'verdict', verdict: { kind: 'ok', effect: 'done' } }, { kind: 'ok' });
   expect(sent).toEqual([false, false, true]);
 });
+
+/** A dispatcher whose socket write is asked for at monotonic 100 with a deadline of 50 ms; what is given differs from one that may go. */
+function atTheWrite({ leaseUntil = 200, holds = true, closed = false, covers = true, kind = 'restrict' }: { leaseUntil?: number; holds?: boolean; closed?: boolean; covers?: boolean; kind?: 'use' | 'restrict' }): { readonly written: string[]; readonly result: () => Promise<CallResult> } {
+  const written: string[] = [];
+  const task = { delivery: { payload: Buffer.alloc(0), operation: 'put' }, key: 'k', path: '', object: 'p', attempts: 0, maybeSince: 0 } as unknown as Task;
+  const runner = { partition: 3, epoch: 7, closed: () => closed } as unknown as PartitionRunner;
+  const ports = {
+    name: 'crm', callTimeoutMs: 50, topics: { dispatch: (name: string) => `dispatch.${name}` }, clock: { now: () => 1, monotonic: () => 100 }, serde: { decode: () => ({ value: {} }) },
+    consumer: () => ({ leaseUntil: () => leaseUntil, holds: (topic: string, partition: number, epoch: number) => holds && topic === 'dispatch.crm' && partition === 3 && epoch === 7 }),
+    lease: { covers: () => covers, began: () => () => undefined }, destination: () => ({ enabled: true }), metrics: { calls: { observe: () => undefined } },
+    http: { call: (_request: unknown, { onBeforeWrite }: { onBeforeWrite: () => boolean }) => {
+      if (!onBeforeWrite()) return Promise.resolve({ failure: 'aborted', sent: false, detail: '' });
+      written.push('k');
+      return Promise.resolve({ status: 200, headers: {}, body: Buffer.alloc(0) });
+    } },
+  } as unknown as DestinationPorts;
+  const destination = { config: {}, adapter: { destination: { request: () => ({}), classify: () => ({ kind: 'ok', effect: 'done' }) } } } as never;
+  return { written, result: () => call(ports, runner, destination, task, { kind } as never) };
+}
+
+test.each([
+  ['the assignment may end before the deadline of the call', { leaseUntil: 150 }],
+  ['the partition has another owner, or this one took it over anew', { holds: false }],
+  ['the runner of the partition was closed', { closed: true }],
+  ['the lease of consent may end before the deadline of a use', { kind: 'use', covers: false }],
+] as const)('nothing is written to a vendor when, in the tick of the write, %s (I3, I6)', async (_what, given) => {
+  const { written, result } = atTheWrite(given);
+  expect(await result()).toMatchObject({ kind: 'refused', reason: 'lease' });
+  expect(written).toEqual([]);
+});
+
+test('a call that its leases cover is written, a restrict whatever the lease of consent says', async () => {
+  for (const given of [{ leaseUntil: 151 }, { covers: false }]) {
+    const { written, result } = atTheWrite(given);
+    expect(await result()).toMatchObject({ kind: 'verdict', verdict: { kind: 'ok' } });
+    expect(written).toEqual(['k']);
+  }
+});

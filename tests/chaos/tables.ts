@@ -1,7 +1,7 @@
 /** The tables of docs/faults.md from what the runs left in docs/results. */
 import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { join, resolve } from 'node:path';
-import { breaksOf } from '../mutants/verdict.ts';
+import { breaksOf, patchHash } from '../mutants/verdict.ts';
 import type { Round } from './results.ts';
 
 const results = resolve(import.meta.dirname, '../../docs/results');
@@ -23,29 +23,34 @@ export function chaosTable(rounds: readonly Round[] = read<Round[]>('chaos.json'
     const broken = addUp(list, (r) => r.violations).filter(([, n]) => n > 0).map(([name_, n]) => `${name_}: ${n}`).join(', ');
     return `| ${name} | ${list.length} | ${kills} | ${total(list, (r) => r.uncounted)} | ${total(list, (r) => r.events)} | ${total(list, (r) => r.effects)} | ${Math.round(seconds / 60)} | ${(kills / Math.max(seconds, 1) * 60).toFixed(1)} | ${broken === '' ? 'none' : broken} |`;
   };
+  const clean = rounds.filter((r) => Object.values(r.violations).every((n) => n === 0));
   const lines = runs.map((list) => row(`${list[0]!.at.slice(0, 10)} \`${list[0]!.commit}\`, seed ${list[0]!.seed}, ${list[0]!.machine}`, list));
   const two = (head: string, list: [string, number][]): string[] => [`| ${head} | times |`, '|---|---|', ...list.map(([name, n]) => `| ${name} | ${n} |`)];
   return [
-    '| run | rounds | kills | held nothing | events | effects | minutes | kills a minute | violations |', '|---|---|---|---|---|---|---|---|---|', ...lines, ...(runs.length > 1 ? [row('all', rounds)] : []), '',
+    '| run | rounds | kills | held nothing | events | effects | minutes | kills a minute | violations |', '|---|---|---|---|---|---|---|---|---|', ...lines, ...(runs.length > 1 ? [row('all without a violation', clean), row('all', rounds)] : []), '',
     ...two('killed at', addUp(rounds, (r) => r.points)), '', ...two('other faults', addUp(rounds, (r) => r.faults)),
   ].join('\n');
 }
 
-interface Mutants { readonly at: string; readonly seeds: number; readonly results: ReadonlyArray<{ readonly mutant: string; readonly verdict?: string; readonly caughtBy: string; readonly how: string; readonly invariants?: readonly string[]; readonly commit: string }> }
+interface Mutants { readonly at: string; readonly seeds: number; readonly results: ReadonlyArray<{ readonly mutant: string; readonly verdict?: string; readonly caughtBy: string; readonly how: string; readonly invariants?: readonly string[]; readonly commit: string; readonly patch?: string }> }
 
 const mutants = resolve(import.meta.dirname, '../mutants');
-/** Planted bugs and what each breaks, by the patches. */
-function planted(): Map<string, string> {
-  return new Map(readdirSync(mutants).filter((f) => f.endsWith('.patch')).sort().map((f) => [f.slice(0, -6), breaksOf(readFileSync(join(mutants, f), 'utf8'), f)]));
+/** A planted bug: what it breaks, and the hash of its patch. */
+export interface Planted { readonly breaks: string; readonly patch: string }
+function planted(): Map<string, Planted> {
+  return new Map(readdirSync(mutants).filter((f) => f.endsWith('.patch')).sort().map((f) => {
+    const text = readFileSync(join(mutants, f), 'utf8');
+    return [f.slice(0, -6), { breaks: breaksOf(text, f), patch: patchHash(text) }];
+  }));
 }
 
-/** A row for each patch: one without a result was not run, and is not caught. */
-export function mutantsTable(found: Mutants | undefined = read<Mutants>('mutants.json'), patches: ReadonlyMap<string, string> = planted()): string {
+/** A row for each patch: one without a result of the patch as it stands was not run, and is not caught. */
+export function mutantsTable(found: Mutants | undefined = read<Mutants>('mutants.json'), patches: ReadonlyMap<string, Planted> = planted()): string {
   if (found === undefined) return 'No result is recorded for this state of the repository yet; the command writes it.';
   const cell = (text: string): string => text.replaceAll('|', '\\|').replaceAll(/[<>]/g, '').replaceAll(/\s+/g, ' ').trim();
-  const of = new Map(found.results.map((r) => [r.mutant, r]));
+  const of = new Map(found.results.filter((r) => r.patch === patches.get(r.mutant)?.patch).map((r) => [r.mutant, r]));
   const notRun = [...patches.keys()].filter((name) => !of.has(name));
-  const rows = [...patches].map(([name, breaks]) => {
+  const rows = [...patches].map(([name, { breaks }]) => {
     const r = of.get(name);
     if (r === undefined) return `| ${name} | ${breaks} | **not run** | | | |`;
     // Results of before that were told kept the first line only.

@@ -1,7 +1,7 @@
 /**
  * npm run mutants [-- name…]: each patch of this folder goes into a copy of the repository, where the checkers must find
  * it: the simulation first, then the consent race, then the tests that need no broker; who caught it the time before goes first of all (of the tests the one file), and who says only that all stood still is not the last. Prints which of them did; exit 1 when a mutant survives, when a patch
- * does not apply any more, when a checker ends without a word of its own (it crashed, or was out of time), or when the checkers complain about the copy without any patch. A checker that finds no
+ * does not apply any more, when a checker ends without a word of its own (it crashed, or was out of time), or when the checkers complain about the copy without any patch. A test counts only when it passes without the patch and fails with it once more. A checker that finds no
  * planted bug would be worth nothing, and so would one that always complains.
  */
 import { execFile, execFileSync, spawnSync } from 'node:child_process';
@@ -9,7 +9,7 @@ import { existsSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'no
 import { availableParallelism } from 'node:os';
 import { join, resolve } from 'node:path';
 import { makeCopy } from '../copy.ts';
-import { breaksOf, judgeSeeds, judgeTests, saysLittle, testFileOf, type Checker, type Run } from './verdict.ts';
+import { breaksOf, confirmed, type Finding, judgeSeeds, judgeTests, patchHash, saysLittle, testFileOf, type Checker, type Run } from './verdict.ts';
 
 const root = resolve(import.meta.dirname, '../..');
 const commit = execFileSync('git', ['rev-parse', '--short', 'HEAD'], { cwd: root, encoding: 'utf8' }).trim();
@@ -29,6 +29,8 @@ interface Result {
   readonly how: string;
   readonly seconds: number;
   readonly commit: string;
+  /** Of its patch (`patchHash`): a patch that was changed since has no result. */
+  readonly patch: string;
 }
 
 function run(copy: string, args: readonly string[]): Promise<Run> {
@@ -64,26 +66,38 @@ const fileOf = (mutant: string): string => join(import.meta.dirname, `${mutant}.
 
 async function judge(mutant: string): Promise<Result> {
   const began = performance.now();
-  const breaks = mutant === control ? '' : breaksOf(readFileSync(fileOf(mutant), 'utf8'), mutant);
+  const text = mutant === control ? '' : readFileSync(fileOf(mutant), 'utf8');
+  const [breaks, patch] = [mutant === control ? '' : breaksOf(text, mutant), patchHash(text)];
   const copy = makeCopy();
-  const result = (verdict: Result['verdict'], caughtBy: string, how: string, invariants: readonly string[] = []): Result => ({ mutant, breaks, verdict, caughtBy, how, invariants, seconds: Math.round((performance.now() - began) / 1000), commit });
+  const result = (verdict: Result['verdict'], caughtBy: string, how: string, invariants: readonly string[] = []): Result => ({ mutant, breaks, verdict, caughtBy, how, invariants, seconds: Math.round((performance.now() - began) / 1000), commit, patch });
   try {
     const applied = mutant === control ? undefined : spawnSync('git', ['apply', '-C1', fileOf(mutant)], { cwd: copy, encoding: 'utf8' });
     if (applied !== undefined && applied.status !== 0) return result('harness failed', '', `the patch does not apply: ${applied.stderr.trim().split('\n')[0]}`);
-    let first: { readonly name: string; readonly how: string } | undefined;
+    let caught: { readonly name: string; readonly how: string } | undefined;
     const invariants = new Set<string>();
     for (const { name, args, judge: by } of inOrder(mutant)) {
-      const finding = by(await run(copy, args));
+      const first = by(await run(copy, args));
+      const finding = mutant === control ? first : await confirmed(first, (files, patched) => again(copy, mutant, files, patched));
       if (finding.kind === 'harness failed') return result('harness failed', '', `${name}: ${finding.how}`);
       if (finding.kind !== 'found') continue;
-      first ??= { name, how: finding.how };
+      caught ??= { name, how: finding.how };
       for (const invariant of finding.invariants) invariants.add(invariant);
       if (!saysLittle([...invariants])) break;
     }
-    return first === undefined ? result('survived', '', 'survived') : result('caught', first.name, first.how, [...invariants]);
+    return caught === undefined ? result('survived', '', 'survived') : result('caught', caught.name, caught.how, [...invariants]);
   } finally {
     rmSync(copy, { recursive: true, force: true });
   }
+}
+
+/** What test files say of the copy once more, with its patch and without it. */
+async function again(copy: string, mutant: string, files: readonly string[], patched: boolean): Promise<Finding> {
+  const turn = (...how: string[]): unknown => patched ? undefined : execFileSync('git', ['apply', '-C1', ...how, fileOf(mutant)], { cwd: copy });
+  turn('-R');
+  const { args, judge: by } = testsOf(files);
+  const finding = by(await run(copy, args));
+  turn();
+  return finding;
 }
 
 interface Saved { readonly at: string; readonly seeds: number; readonly results: Result[] }

@@ -1,4 +1,5 @@
 /** What the checkers say of a mutant: only what a checker itself reports counts, not that it ended badly. */
+import { createHash } from 'node:crypto';
 
 export interface Run {
   /** Exit code; null = a signal or the time limit ended it. */
@@ -8,8 +9,8 @@ export interface Run {
 
 export type Finding =
   | { readonly kind: 'let pass' }
-  /** `invariants`: of all that it complained about, in order. */
-  | { readonly kind: 'found'; readonly how: string; readonly invariants: readonly string[] }
+  /** `invariants`: of all that it complained about, in order. `files`: those of the tests that failed, each once; it counts once they pass without the patch (`confirmed`). */
+  | { readonly kind: 'found'; readonly how: string; readonly invariants: readonly string[]; readonly files?: readonly string[] }
   /** It neither let it pass nor reported a finding: it says nothing of the mutant. */
   | { readonly kind: 'harness failed'; readonly how: string };
 
@@ -49,9 +50,22 @@ export function judgeTests(run: Run): Finding {
   const output = plain(run.output);
   const counts = /^\s*Tests\s+(.*)$/m.exec(output)?.[1] ?? '';
   if (run.code === 0 && /\d+ passed/.test(counts)) return { kind: 'let pass' };
-  const test = /^\s*FAIL\s+(.* > .*)$/m.exec(output)?.[1];
-  if (run.code !== 1 || !/\d+ failed/.test(counts) || test === undefined) return failed(run);
-  return { kind: 'found', how: test.replaceAll(/\s+/g, ' ').slice(0, longest), invariants: [] };
+  const failures = Array.from(output.matchAll(/^\s*FAIL\s+(.* > .*)$/gm), ([, test]) => test!.replaceAll(/\s+/g, ' ').slice(0, longest));
+  if (run.code !== 1 || !/\d+ failed/.test(counts) || failures.length === 0) return failed(run);
+  return { kind: 'found', how: failures[0]!, invariants: [], files: [...new Set(failures.flatMap((how) => testFileOf(how) ?? []))] };
+}
+
+/**
+ * A finding of tests counts when the files that failed pass on the same copy without the patch and fail with it again: a test that
+ * fails by itself says nothing of a mutant. `asked` is given the files once for each of the two; others who found something need no second look.
+ */
+export async function confirmed(finding: Finding, asked: (files: readonly string[], patched: boolean) => Promise<Finding>): Promise<Finding> {
+  if (finding.kind !== 'found' || finding.files === undefined) return finding;
+  let files = finding.files;
+  const without = await asked(files, false);
+  if (without.kind === 'harness failed') return without;
+  if (without.kind === 'found') files = files.filter((file) => without.files?.includes(file) !== true);
+  return files.length === 0 ? { kind: 'let pass' } : asked(files, true);
 }
 
 /** The file of the test that a `how` of `judgeTests` names, `undefined` where it names none. */
@@ -63,6 +77,9 @@ export function breaksOf(patch: string, name: string): string {
   if (breaks === undefined) throw new Error(`${name}: the first line is not "Breaks: <invariant>"`);
   return breaks;
 }
+
+/** Tells a patch from what it was when a result was written down: its lines, whatever else the folder has. */
+export const patchHash = (patch: string): string => createHash('sha256').update(patch).digest('hex').slice(0, 12);
 
 /** Whether somebody else must be asked, too: that all stood still (I8) may be an effect of anything. */
 export const saysLittle = (found: readonly string[]): boolean => found.length > 0 && found.every((i) => i === 'I8');
