@@ -35,6 +35,8 @@ export interface RealRace {
   readonly waits: readonly number[];
   /** Where their time went, by what the topics say. */
   readonly hops: readonly Hops[];
+  /** How long dispatchers waited for the vendors' answers to calls that began while changes were asked for, ms, ascending: what is open when a withdrawal comes is waited for. */
+  readonly answers: readonly number[];
   readonly pending: number;
   readonly late: readonly string[];
   /** Everything for the newsletter had ended when the arrivals were looked at. */
@@ -64,7 +66,9 @@ export async function raceOnBroker(options: RaceOptions): Promise<RealRace> {
     await fleet.start('dispatcher', 2);
     const [admin, reader] = await Promise.all([log.admin(), log.reader()]);
     const { asked, ...race } = await run(fleet, options, platform.brokers[0]!.process().pid, admin);
-    return { ...race, hops: hopsOf(asked, await readTrail(topicNames(fleet.prefix), { reader, admin, registryUrl: platform.registryUrl })) };
+    const trail = await readTrail(topicNames(fleet.prefix), { reader, admin, registryUrl: platform.registryUrl });
+    const [first, last] = [Math.min(...asked.map((a) => a.askedAt)), Math.max(...asked.map((a) => a.answeredAt))];
+    return { ...race, hops: hopsOf(asked, trail), answers: trail.calls.flatMap(({ at, ms }) => (at >= first && at <= last ? [ms] : [])).toSorted((a, b) => a - b) };
   } finally {
     await fleet?.dispose();
     await log.close();
@@ -102,7 +106,7 @@ function stillAtWork(fleet: Fleet, error: unknown): false {
   return false;
 }
 
-async function run(fleet: Fleet, options: RaceOptions, broker: number, admin: LogAdmin): Promise<Omit<RealRace, 'hops'> & { readonly asked: readonly Asked[] }> {
+async function run(fleet: Fleet, options: RaceOptions, broker: number, admin: LogAdmin): Promise<Omit<RealRace, 'hops' | 'answers'> & { readonly asked: readonly Asked[] }> {
   const key = Buffer.from(`${fleet.secret('SEGMENT_WRITE_KEY')}:`).toString('base64');
   const token = fleet.secret('ADMIN_TOKEN');
   let sent = 0;

@@ -1,7 +1,7 @@
 import { expect, test } from 'vitest';
 import { hopsOf, type Trail } from './hops.ts';
 
-const trail: Trail = {
+const trail: Pick<Trail, 'logged' | 'folds' | 'reports'> = {
   logged: new Map([['0/4', 1010], ['2/7', 1015]]),
   // One sent before the change, one of another partition, and repetitions do not count.
   folds: [{ partition: 0, next: 4, at: 1000 }, { partition: 2, next: 8, at: 1030 }, { partition: 0, next: 5, at: 1040 }, { partition: 0, next: 6, at: 1090 }],

@@ -16,6 +16,8 @@ export interface Trail {
   readonly folds: ReadonlyArray<{ readonly partition: number; readonly next: number; readonly at: number }>;
   /** Reports of the dispatchers, and when each was sent. */
   readonly reports: ReadonlyArray<{ readonly instance: string; readonly folded: readonly number[]; readonly at: number }>;
+  /** The last call of each delivery: when it began, and how long the dispatcher waited for its answer, ms. */
+  readonly calls: ReadonlyArray<{ readonly at: number; readonly ms: number }>;
 }
 
 /** How long each part of the way took, ms; together they are the time from request to answer. */
@@ -27,7 +29,7 @@ export interface Hops {
 }
 
 /** The way of each withdrawal; one whose records are not found has none. */
-export function hopsOf(asked: readonly Asked[], { logged, folds, reports }: Trail): Hops[] {
+export function hopsOf(asked: readonly Asked[], { logged, folds, reports }: Pick<Trail, 'logged' | 'folds' | 'reports'>): Hops[] {
   return asked.flatMap(({ offsets, askedAt, answeredAt }) => {
     const onLog = offsets.map(({ partition, offset }) => logged.get(`${partition}/${offset}`));
     const sent = offsets.map(({ partition, offset }) => folds.find((f) => f.partition === partition && f.next > offset)?.at);
@@ -40,12 +42,13 @@ export function hopsOf(asked: readonly Asked[], { logged, folds, reports }: Trai
 }
 
 /** Read from the topics, after the race: what the records say themselves, no counter of a service. */
-export async function readTrail(topics: Pick<TopicNames, 'consentChanges' | 'consent' | 'consentApplied'>, ports: { readonly reader: Reader; readonly admin: LogAdmin; readonly registryUrl: string }): Promise<Trail> {
+export async function readTrail(topics: Pick<TopicNames, 'consentChanges' | 'consent' | 'consentApplied' | 'outcome'>, ports: { readonly reader: Reader; readonly admin: LogAdmin; readonly registryUrl: string }): Promise<Trail> {
   const serde = createSerde({ registryUrl: ports.registryUrl });
   await serde.start();
   const logged = new Map<string, number>();
   const folds: Trail['folds'][number][] = [];
   const reports: Trail['reports'][number][] = [];
+  const calls: Trail['calls'][number][] = [];
   const each = async (topic: string, take: (partition: number, record: { readonly offset: number; readonly timestamp: number }, value: { readonly name: string; readonly value: any } | undefined) => void, decode = true): Promise<void> => {
     for (const [partition, end] of await ports.admin.endOffsets(topic)) {
       await ports.reader.read(topic, partition, 0, end, async ({ records }) => {
@@ -60,5 +63,6 @@ export async function readTrail(topics: Pick<TopicNames, 'consentChanges' | 'con
   await each(topics.consentChanges, (partition, { offset, timestamp }) => logged.set(`${partition}/${offset}`, timestamp), false);
   await each(topics.consent, (partition, { timestamp }, found) => { if (found?.name === 'weir.internal.ConsentFolded') folds.push({ partition, next: Number(found.value.nextOffset), at: timestamp }); });
   await each(topics.consentApplied, (_, { timestamp }, found) => { if (found !== undefined) reports.push({ instance: found.value.instance, folded: found.value.folded.map(Number), at: timestamp }); });
-  return { logged, folds, reports };
+  await each(topics.outcome, (_, __, found) => { if (found?.value.attempt != null) calls.push({ at: Number(found.value.attempt.at), ms: found.value.attempt.durationMs }); });
+  return { logged, folds, reports, calls };
 }
