@@ -1,5 +1,7 @@
 import { checkers } from '../integrity/sim/checkers.ts';
 import { afterApplied } from '../integrity/sim/consent.ts';
+import { situationsOf, type Situation } from '../integrity/sim/situations.ts';
+import { epoch } from '../integrity/sim/time.ts';
 import { simulate, type Run } from '../integrity/sim/world.ts';
 
 export interface Race {
@@ -10,6 +12,8 @@ export interface Race {
   readonly applied: readonly number[];
   /** Answered as pending: somebody who might have called did not say in time that he knows. The others got no answer: the API died. */
   readonly pending: number;
+  /** How often it came to each situation that the race is there for. */
+  readonly situations: ReadonlyMap<Situation, number>;
 }
 
 const events = 220;
@@ -21,5 +25,5 @@ export async function race(seed: number, trace?: (line: string) => void): Promis
   const { history } = run;
   const problems = [...checkers.settled(history), ...checkers.nothingLost(history), ...checkers.consentHeld(history), ...checkers.leased(history), ...afterApplied(history)];
   const withdrawals = history.consent!.asks.filter((a) => a.state === 'withdrawn' && a.recorded !== undefined);
-  return { run, problems, asked: withdrawals.length, applied: withdrawals.flatMap((a) => (a.appliedAt === undefined ? [] : [a.appliedAt - a.askedAt])), pending: withdrawals.filter((a) => a.pending).length };
+  return { run, problems, asked: withdrawals.length, applied: withdrawals.flatMap((a) => (a.appliedAt === undefined ? [] : [a.appliedAt - a.askedAt])), pending: withdrawals.filter((a) => a.pending).length, situations: situationsOf(history, history.consent!.done, epoch) };
 }

@@ -10,6 +10,7 @@ import type { ServiceContext } from '@weir/service';
 import { createConsentIntake, type RecordedConsent } from '../../../services/ingest/consent-intake.ts';
 import type { SimBroker } from './broker.ts';
 import { generations } from './checkers.ts';
+import type { Situation } from './situations.ts';
 import type { Random, Scheduler } from './time.ts';
 import type { Vendors } from './vendor.ts';
 import type { History, Instance } from './world.ts';
@@ -35,6 +36,8 @@ export interface ConsentHistory {
   readonly changes: readonly ChangeSeen[];
   /** `a~b`, and when it was appended first. */
   readonly links: ReadonlyMap<string, number>;
+  /** What was asked for and done to the services, how often (`situations.ts`); the others are told by topics and calls. */
+  readonly done: ReadonlyMap<Situation, number>;
 }
 
 interface RacePorts {
@@ -42,6 +45,10 @@ interface RacePorts {
   readonly broker: SimBroker;
   readonly vendors: Vendors;
   readonly random: Random;
+  /** Whether the normalizers are killed when one of them has written a change of consent. */
+  readonly strikes: Random;
+  /** How long a dispatcher may call on what it knows, virtual ms. */
+  readonly leaseMs: number;
   readonly topics: TopicNames;
   readonly workspaceKey: Buffer;
   readonly instances: readonly Instance[];
@@ -52,17 +59,21 @@ interface RacePorts {
 }
 
 const people = 8;
+/** Of the appends of changes that came from a source. */
+const strikeShare = 0.04;
 const waitMs = 30_000;
 /** People whose consent nothing but the race changes: granted and withdrawn in turn, each by the identifiers that he is known by here. */
 export const racers = ['r0', 'r1', 'r2'] as const;
 const knownBy: Readonly<Record<(typeof racers)[number], ReadonlyArray<'userId' | 'email'>>> = { r0: ['userId', 'email'], r1: ['email'], r2: ['userId'] };
 
 export function createConsentRace(ports: RacePorts) {
-  const { scheduler, broker, vendors, random, topics, workspaceKey, instances } = ports;
+  const { scheduler, broker, vendors, random, strikes, leaseMs, topics, workspaceKey, instances } = ports;
   const asks: ConsentAsk[] = [];
   const orders: { order: ConsentOrder; key: string; user: string; ids: readonly string[] }[] = [];
   const changes: ChangeSeen[] = [];
   const links = new Map<string, number>();
+  const done = new Map<Situation, number>();
+  const did = (situation: Situation): void => { done.set(situation, (done.get(situation) ?? 0) + 1); };
   let open = 0;
   let replays = 0;
   let turns = 0;
@@ -96,7 +107,9 @@ export function createConsentRace(ports: RacePorts) {
     const key = `ask-${asks.length}`;
     // An old one comes once more, word for word: it must do nothing.
     const before = random() < 0.12 ? orders[Math.floor(random() * orders.length)] : undefined;
+    if (before?.order.state === 'granted') did('old grant again');
     if (before !== undefined) return submit(instance, before.order, before.key, before.user, before.ids);
+    if (state === 'withdrawn' && order.occurredAt !== null) did('back-dated');
     orders.push({ order, key, user, ids });
     submit(instance, order, key, user, ids);
   }
@@ -108,6 +121,7 @@ export function createConsentRace(ports: RacePorts) {
 
   function send({ intake, actor }: Instance, order: ConsentOrder, key: string, user: string, ids: readonly string[], then: () => void = () => undefined): void {
     const state = order.state as ConsentAsk['state'];
+    if (state === 'granted' && asks.some((a) => a.user === user && a.state === 'withdrawn')) did('re-grant');
     const made: ConsentAsk = { user, state, ids, askedAt: scheduler.now, recorded: undefined, recordedAt: 0, appliedAt: undefined, pending: false };
     asks.push(made);
     open++;
@@ -142,12 +156,26 @@ export function createConsentRace(ports: RacePorts) {
   function trouble(): void {
     const roll = random();
     const soon = random() * 60;
-    if (roll < 0.04) scheduler.after(soon, scheduler.world, () => ports.stop(one(ofKind('dispatcher')), 3000 + random() * 12_000));
+    if (roll < 0.04) scheduler.after(soon, scheduler.world, () => stopDispatcher(3000 + random() * 12_000));
     else if (roll < 0.06) scheduler.after(soon, scheduler.world, () => ports.kill(one(ofKind('normalizer'))));
     else if (roll < 0.08) scheduler.after(soon, scheduler.world, () => ports.kill(one(ofKind('policy'))));
     else if (roll < 0.1) scheduler.after(soon, scheduler.world, () => ports.kill(one(ofKind('dispatcher'))));
     else if (roll < 0.3) late(one(ofKind('dispatcher')), random() < 0.8 ? 100 + random() * 3000 : 6000 + random() * 6000);
     else if (roll < 0.32) scheduler.after(soon, scheduler.world, () => ports.stop(one(ofKind('ingest')), 1000 + random() * 9000));
+  }
+
+  function stopDispatcher(ms: number): void {
+    if (ms > leaseMs) did('dispatcher stopped past its lease');
+    ports.stop(one(ofKind('dispatcher')), ms);
+  }
+
+  /** One of the normalizers has written changes of consent, and neither its record nor they are committed: both die now and then, before the log acknowledges them or just behind it. */
+  function strikeNormalizers(): void {
+    if (strikes() >= strikeShare) return;
+    scheduler.after(strikes() < 0.5 ? 0 : strikes() * 20, scheduler.world, () => {
+      did('normalizer killed before its commit');
+      for (const instance of ofKind('normalizer')) ports.kill(instance);
+    });
   }
 
   /** Its tables and reports fall behind, while its heartbeats and calls go on. */
@@ -216,10 +244,11 @@ export function createConsentRace(ports: RacePorts) {
       if (topic === topics.identity) for (const { key } of records) if (!links.has(key!.toString())) links.set(key!.toString(), scheduler.now);
       if (topic !== topics.consentChanges) return;
       const text = (record: LogRecord, name: string): string => record.headers.find(([n]) => n === name)?.[1].toString() ?? '';
+      if (records.some((record) => text(record, H.logged) !== '')) strikeNormalizers();
       for (const record of records) changes.push({ key: record.key!.toString(), partition, offset: record.offset, at: scheduler.now, state: ports.decode(record.value!).value.state, acceptedAt: Number(text(record, H.accepted)), id: text(record, H.output) });
     },
     pending: (): string | undefined => (open > 0 ? `${open} changes of consent are not answered` : undefined),
-    history: (): ConsentHistory => ({ asks, changes, links }),
+    history: (): ConsentHistory => ({ asks, changes, links, done }),
   };
 }
 

@@ -238,7 +238,7 @@ export async function simulate(seed: number, options: { events?: number; faults?
 
   const ingests = instances.filter((i) => i.kind === 'ingest');
   const race = options.consent === undefined ? undefined : createConsentRace({
-    scheduler, broker, vendors, random: stream(7), topics, workspaceKey, instances, note, decode: (bytes) => serde.decode(bytes),
+    scheduler, broker, vendors, random: stream(7), strikes: stream(11), leaseMs: sessionTimeoutMs, topics, workspaceKey, instances, note, decode: (bytes) => serde.decode(bytes),
     stop: (instance, ms) => {
       const { actor } = instance;
       if (!actor.alive || actor.stopped) return;
