@@ -2,12 +2,13 @@ import { chmodSync, existsSync, mkdtempSync, readdirSync, rmSync, statSync, writ
 import { createServer, type RequestListener, type Server } from 'node:http';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import type { Release } from '@weir/release';
 import { freePort, runCli } from '@weir/testing';
 import { ensureSecrets } from '@weir/vault';
 import { afterEach, expect, test } from 'vitest';
 import { checkCluster } from './doctor-cluster.ts';
 import { checkServices } from './doctor-services.ts';
-import { checkApproval, checkCache, checkFolder, checkKey, checkNode, checkSecrets, checkWorkspace } from './doctor.ts';
+import { checkApproval, checkCache, checkFolder, checkKey, checkNode, checkSecrets, checkWitness, checkWorkspace } from './doctor.ts';
 
 const example = join(import.meta.dirname, '../workspace');
 const dirs: string[] = [];
@@ -75,6 +76,15 @@ test('that a release needs no second person is told', () => {
   for (const env of [{}, { WEIR_APPROVAL: 'false' }, { WEIR_APPROVAL: '' }]) expect(checkApproval(env)).toMatchObject({ state: 'warn', message: expect.stringContaining('alone') });
 });
 
+test('that checkpoints of the audit log are kept nowhere but beside the service is told, also where the variable names its own folder', async () => {
+  const dir = folder();
+  const of = (witness: string | undefined) => checkWitness(dir, { WEIR_AUDIT_WITNESS: witness });
+  for (const none of [undefined, '', ' , ', join(dir, 'kept.jsonl'), `${dir}/a/../kept.jsonl, ${dir}`]) expect(of(none), String(none)).toMatchObject({ state: 'warn', message: expect.stringContaining('data folder alone'), remedy: expect.stringContaining('WEIR_AUDIT_WITNESS') });
+  expect(of(`${dir}-elsewhere/kept.jsonl`)).toMatchObject({ state: 'ok', message: expect.stringContaining('-elsewhere') });
+  const remote = of(`${dir}/kept.jsonl,https://witness.example/known-to-few`);
+  expect([remote.state, remote.message.includes('witness.example'), remote.message.includes('known-to-few')]).toEqual(['ok', true, false]);
+});
+
 test('secrets are counted by name, and no value is told', async () => {
   const dir = folder();
   const env = { WEIR_KEY: key };
@@ -87,6 +97,21 @@ test('secrets are counted by name, and no value is told', async () => {
   const other = await checkSecrets(dir, { WEIR_KEY: Buffer.alloc(32, 6).toString('base64url') }, undefined);
   expect(other).toMatchObject([{ state: 'fail', message: expect.stringContaining('sealed with a key that is neither') }]);
   expect(JSON.stringify([some, other])).not.toContain('a-secret-value');
+});
+
+test('scopes that a token lacks are told, as the server gave it, or as the client asks where only a refresh token would tell', async () => {
+  const dir = folder();
+  const port = await freePort();
+  let asked = 0;
+  await listen(port, (_request, response) => { asked++; response.end(JSON.stringify({ access_token: 'a-secret-value', scope: 'lists' })); });
+  const client = { type: 'oauth2', tokenUrl: `http://127.0.0.1:${port}/token`, clientId: 'c', clientSecret: 'a-secret-value', scope: 'contacts lists' };
+  const schema = checkWorkspace(example).release!.destinations.get('crm')!.adapter.manifest.destination!.config;
+  const scoped = (name: string, secret: string, scopes?: readonly string[]) => ({ name, adapter: { manifest: { destination: { config: schema } } }, config: { auth: { secret }, ...(scopes === undefined ? {} : { scopes }) } });
+  const release = { sources: new Map(), destinations: new Map([['crm', scoped('crm', 'CRM', ['contacts', 'lists'])], ['ads', scoped('ads', 'ADS', ['audiences'])], ['mail', scoped('mail', 'MAIL')], ['plain', scoped('plain', 'PLAIN', ['x'])]]) } as unknown as Release;
+  const env = { WEIR_KEY: key, WEIR_SECRET_CRM: JSON.stringify(client), WEIR_SECRET_ADS: JSON.stringify({ ...client, refreshToken: 'r' }), WEIR_SECRET_MAIL: JSON.stringify(client), WEIR_SECRET_PLAIN: 'p' };
+  const checks = (await checkSecrets(dir, env, release)).filter(({ check }) => check === 'scopes');
+  expect(checks).toMatchObject([{ state: 'warn', message: 'crm: the token of CRM lacks contacts' }, { state: 'warn', message: 'ads: the token of ADS lacks audiences' }]);
+  expect([asked, JSON.stringify(checks).includes('a-secret-value')]).toEqual([1, false]);
 });
 
 test('a vault that does not answer is told, without its token', async () => {
@@ -133,7 +158,7 @@ test('before a first start weir doctor exits 0 and leaves the data folder unmade
   const fresh = await runCli(['doctor', example, '--json'], env);
   expect([fresh.code, fresh.err]).toEqual([0, '']);
   const { ok, checks } = JSON.parse(fresh.out) as { ok: boolean; checks: { check: string; state: string }[] };
-  expect([ok, checks.map(({ check, state }) => `${check} ${state}`)]).toEqual([true, ['node ok', 'data folder ok', 'cache ok', 'workspace ok', 'key warn', 'secrets warn', 'approval warn', 'brokers warn', 'services warn']]);
+  expect([ok, checks.map(({ check, state }) => `${check} ${state}`)]).toEqual([true, ['node ok', 'data folder ok', 'cache ok', 'workspace ok', 'key warn', 'secrets warn', 'approval warn', 'witness warn', 'brokers warn', 'services warn']]);
   const broken = await runCli(['doctor', folder()], { ...env, KAFKA_BROKERS: `127.0.0.1:${await freePort()},nowhere`, SCHEMA_REGISTRY_URL: `http://127.0.0.1:${await freePort()}`, WEIR_KEY: 'not-a-key-but-secret' });
   expect(broken.code).toBe(1);
   for (const line of [/^fail +workspace/m, /^fail +key/m, /^fail +brokers +no answer of broker 127\.0\.0\.1:\d+ in plaintext/m, /^fail +brokers +KAFKA_BROKERS: expected host:port/m, /^warn +topics +not looked at: no broker answers/m, /^fail +registry +no answer of a schema registry/m, /^5 to mend$/m]) expect(broken.out).toMatch(line);

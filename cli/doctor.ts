@@ -1,9 +1,9 @@
 /** What `weir doctor` looks at on this machine. Nothing is changed, no value of a secret is told. The brokers are in doctor-cluster.ts, the services in doctor-services.ts. */
 import { existsSync, mkdtempSync, rmdirSync, statfsSync, statSync } from 'node:fs';
-import { dirname, join, resolve } from 'node:path';
+import { dirname, join, resolve, sep } from 'node:path';
 import { readConfig, vaultOptions } from '@weir/config';
-import { WorkspaceError } from '@weir/errors';
-import { advise, secretNames, type Release } from '@weir/release';
+import { findWeirError, WorkspaceError } from '@weir/errors';
+import { advise, lackedScopes, scopedSecrets, secretNames, type Release } from '@weir/release';
 import { barerKey, isWrapped, readWorkspaceKey, startVault, unwrapEnv, type Vault } from '@weir/vault';
 import { compileFolder } from './workspace.ts';
 
@@ -97,6 +97,17 @@ export function checkApproval(env: Env): Check {
   return { check, state: 'warn', message: 'WEIR_APPROVAL is off here: who may propose a release applies it alone, also one that allows everything', remedy: 'where more than one person works on it, set WEIR_APPROVAL=true for control' };
 }
 
+/** Of the control service whose environment this is: a checkpoint beside the log's own service goes with it, or is written anew by who writes the log anew. */
+export function checkWitness(dataDir: string, env: Env): Check {
+  const check = 'witness';
+  const targets = (env['WEIR_AUDIT_WITNESS'] ?? '').split(',').map((target) => target.trim()).filter((target) => target !== '');
+  const home = resolve(dataDir);
+  const elsewhere = targets.filter((target) => /^https?:/.test(target) || (resolve(target) !== home && !resolve(target).startsWith(`${home}${sep}`)));
+  // Of a URL no more than its host: its path may be known to few.
+  if (elsewhere.length > 0) return { check, state: 'ok', message: `checkpoints of the audit log go to ${elsewhere.map((target) => (/^https?:/.test(target) ? URL.parse(target)?.host ?? 'a URL that is none' : target)).join(', ')}` };
+  return { check, state: 'warn', message: `${targets.length === 0 ? 'WEIR_AUDIT_WITNESS is not set here' : 'WEIR_AUDIT_WITNESS names the data folder alone'}: checkpoints of the audit log are kept in the data folder alone, and who has that and the brokers can write another history`, remedy: 'set WEIR_AUDIT_WITNESS for control: an http(s) URL, or a file on storage, that neither they nor its host can change' };
+}
+
 const silent = { info: () => undefined, warn: () => undefined };
 
 /** Names of the workspace's secrets and of control's own, and where they are; whether the vault and the sealed file open. */
@@ -110,11 +121,37 @@ export async function checkSecrets(dataDir: string, env: Env, release: Release |
     vault = await startVault({ dataDir, env, settings, logger: silent, changesNothing: true });
     const { available, reason } = vault.status();
     const remote: Check[] = settings.vaultAddr === undefined ? [] : [available ? { check: 'vault', state: 'ok', message: settings.vaultAddr } : { check: 'vault', state: 'fail', message: `${settings.vaultAddr}: ${reason ?? 'no answer'}`, remedy: 'what it holds cannot be had until it answers: look at its address, the login and its log' }];
-    return [...remote, available ? tellSecrets(vault, [...wanted]) : { check: 'secrets', state: 'warn', message: 'not all can be looked up while the vault does not answer', remedy: 'once it does, run this again' }];
+    const scopes = await tellScopes(vault, release);
+    return [...remote, ...scopes, available ? tellSecrets(vault, [...wanted]) : { check: 'secrets', state: 'warn', message: 'not all can be looked up while the vault does not answer', remedy: 'once it does, run this again' }];
   } catch (error) {
     return [{ check: 'secrets', state: 'fail', message: messageOf(error), remedy: 'docs/operate.md, Keys and secrets' }];
   } finally {
     vault?.close();
+  }
+}
+
+/** Scopes that tokens lack which sources and destinations need. Token servers are asked for a token where that turns none over; else what the client asks for counts. */
+async function tellScopes(vault: Vault, release: Release | undefined): Promise<Check[]> {
+  const parts = [
+    ...[...release?.sources.values() ?? []].map(({ name, config, adapter }) => ({ name, config, schema: adapter.manifest.source?.config ?? {} })),
+    ...[...release?.destinations.values() ?? []].map(({ name, config, adapter }) => ({ name, config, schema: adapter.manifest.destination?.config ?? {} })),
+  ];
+  const asked = parts.flatMap(({ schema, config }) => scopedSecrets(schema, config)).filter(({ name }) => waitsFor(vault, name));
+  if (asked.length > 0) await vault.refresh();
+  return parts.flatMap(({ name, schema, config }) => lackedScopes(schema, config, vault).map(({ name: secret, lacks }): Check => ({
+    check: 'scopes', state: 'warn', message: `${name}: the token of ${secret} lacks ${lacks.join(', ')}`, remedy: `ask for them (scope of the client: weir vault set ${secret}), or have the vendor give them`,
+  })));
+}
+
+/** Asked for here, a token is fetched by the next read of the vault. */
+function waitsFor(vault: Vault, name: string): boolean {
+  try {
+    vault.get(name);
+    return false;
+  } catch (error) {
+    const known = findWeirError(error);
+    if (known === undefined) throw error;
+    return known.code === 'secret-unavailable';
   }
 }
 

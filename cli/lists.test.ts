@@ -47,13 +47,14 @@ test('what a rule holds: those that wait, with what is left of them; the others 
   expect([all.asked.get('state'), all.asked.get('after'), all.out]).toEqual([null, next, 'nothing is held\n']);
 });
 
-test('a status prints what somebody wrote without its control characters, and says why deliveries stay pending', () => {
+test('a status prints what somebody wrote without its control characters, says why deliveries stay pending, and keeps the replay of an incident that is over', () => {
   let out = '';
   const stream = { write: (text: string) => { out += text; } };
-  const status: Status = { events: { accepted: 1, pending: 0 }, deliveries: { pending: 3 }, lag: {}, ready: true, incidents: [], paused: [{ destination: 'crm', reason: 'a\u001b]0;b\u0007', by: 'oidc:x\u001b[2J', since: '' }], retired: [{ destination: 'old', waiting: 3 }] };
+  const status: Status = { events: { accepted: 1, pending: 0 }, deliveries: { pending: 3 }, lag: {}, ready: true, incidents: [], ended: [{ destination: 'ads', code: 'credential-rejected', since: '2026-03-04T10:00:00.000Z', until: '2026-03-04T11:30:00.000Z', replay: 'weir replay dispatch --destination ads --since x --until y' }], paused: [{ destination: 'crm', reason: 'a\u001b]0;b\u0007', by: 'oidc:x\u001b[2J', since: '' }], retired: [{ destination: 'old', waiting: 3 }] };
   print(status, createTerminal({ out: stream, err: stream, env: {}, monotonic: () => 0 }));
   expect(out).toContain('by oidc:x\u00b7[2J: a\u00b7]0;b\u00b7; its events');
   expect(out).not.toMatch(/[\u001b\u0007]/);
+  expect(out).toContain('ads was paused from 2026-03-04T10:00:00.000Z to 2026-03-04T11:30:00.000Z: credential-rejected; what was given up meanwhile: weir replay dispatch --destination ads --since x --until y');
   expect(out).toContain('old has left the release with 3 records on its topic');
 });
 

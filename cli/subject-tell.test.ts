@@ -24,13 +24,20 @@ test('a vendor that knows a stopped person by the address is told by the newest 
   expect(sent).toEqual([['news', { userId: 'u', email: 'new@larkspur.example' }]]);
 });
 
+test('an identifier that no record has is taken from what links keep, the newest; one of a record goes before it', async () => {
+  const link = (userId: string | null, email: string | null, phone: string | null) => ({ at: '2026-11-01T00:00:00.000Z', link: { userId, email, phone } });
+  const { sent, tell } = api([missed], [{ record: { email: 'new@larkspur.example' } }, link(null, 'linked@larkspur.example', null), link('u', null, '+4930901820'), link('u', null, '+4930901821')]);
+  expect((await tell())?.by).toEqual(['email', 'phone']);
+  expect(sent).toEqual([['news', { userId: 'u', email: 'new@larkspur.example', phone: '+4930901820' }]]);
+});
+
 test('where every vendor was told nothing is read and nothing sent again', async () => {
   const { sent, tell } = api([[receipt('mail', 'delivered'), receipt('crm', 'denied', 'consent-origin')]], [{ record: { email: 'new@larkspur.example' } }]);
   expect([await tell(), sent]).toEqual([undefined, []]);
 });
 
 test.each([
-  ['no record has one', [{ record: { userId: 'u' } }]],
+  ['no record has one, and no link', [{ record: { userId: 'u' } }, { link: { userId: 'u', email: null, phone: null } }]],
   ['the records may be of several people', [{ incomplete: 'more than 64 identifiers' }, { record: { email: 'else@larkspur.example' } }]],
 ])('%s: nothing is sent under an identifier, and the vendor is named', async (_what, lines) => {
   const { sent, tell } = api([missed], lines);

@@ -16,14 +16,15 @@ export interface Told {
 }
 
 const types = ['userId', 'email', 'phone'] as const;
+type Fields = Readonly<Record<string, unknown>>;
 const pollMs = 250;
 const untold = 'identifier-unknown';
 
 /**
- * A vendor is told of a no in the clear, and links hold keyed forms only (docs/decisions/0019). For a change of consent that
- * comes by itself nothing more can be done; a person who stops somebody may read the records of the person, as for an export,
- * and so the no goes out once more with the newest identifier of each type in them. Undefined: every vendor was told, as far
- * as `waitMs` shows.
+ * A vendor is told of a no in the clear. Links keep that sealed (docs/decisions/0019), and a change of consent that closes goes on
+ * under it by itself, but not where the value of a link is not known: it is older, or the workspace leaves it out. A person who
+ * stops somebody may read the records of the person, as for an export, and so the no goes out once more with the newest identifier
+ * of each type in them, or else in what links keep. Undefined: every vendor was told, as far as `waitMs` shows.
  *
  * @param changes that were applied
  * @param send sends a withdrawal and waits until it is applied
@@ -52,14 +53,20 @@ async function missedBy(client: Pick<Client, 'find'>, change: string, waitMs: nu
   }
 }
 
-/** The newest of each type in the readable records of the person, by every link: a no holds for all of them. None where they may be of several people. */
+/** The newest of each type in the readable records of the person, or else in what links keep of it, by every link: a no holds for all of them. None where they may be of several people. */
 async function identifiersOfRecords(client: Pick<Client, 'stream'>, identifier: string): Promise<Identifiers> {
-  const found: { userId?: string; email?: string; phone?: string } = {};
+  type Found = { userId?: string; email?: string; phone?: string };
+  const found: Found = {};
+  const ofLinks: Found = {};
   let rest = '';
   const take = (line: string): boolean => {
     if (line === '') return true;
-    const { incomplete, record } = JSON.parse(line) as { readonly incomplete?: string; readonly record?: Readonly<Record<string, unknown>> | null };
-    for (const type of types) if (typeof record?.[type] === 'string') found[type] = record[type];
+    const { incomplete, record, link } = JSON.parse(line) as { readonly incomplete?: string; readonly record?: Fields | null; readonly link?: Fields };
+    for (const type of types) {
+      if (typeof record?.[type] === 'string') found[type] = record[type];
+      // The newest comes first.
+      if (typeof link?.[type] === 'string') ofLinks[type] ??= link[type];
+    }
     return incomplete === undefined;
   };
   for await (const text of client.stream('/v1/subjects/export', { identifier, linked: 'all' })) {
@@ -67,5 +74,5 @@ async function identifiersOfRecords(client: Pick<Client, 'stream'>, identifier: 
     rest = lines.pop()!;
     for (const line of lines) if (!take(line)) return {};
   }
-  return take(rest) ? found : {};
+  return take(rest) ? { ...ofLinks, ...found } : {};
 }

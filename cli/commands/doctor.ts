@@ -2,7 +2,7 @@ import { join } from 'node:path';
 import type { Command, CommandContext } from '../command.ts';
 import { checkCluster } from '../doctor-cluster.ts';
 import { checkServices } from '../doctor-services.ts';
-import { checkApproval, checkCache, checkFolder, checkKey, checkNode, checkSecrets, checkWorkspace, type Check } from '../doctor.ts';
+import { checkApproval, checkCache, checkFolder, checkKey, checkNode, checkSecrets, checkWitness, checkWorkspace, type Check } from '../doctor.ts';
 import { printable, type Terminal } from '../terminal.ts';
 
 export const command: Command = {
@@ -39,7 +39,7 @@ async function look({ target, positionals }: CommandContext, tell: (check: Check
   // Without its key the sealed file cannot be opened, and looking for it would make another one.
   const opened = key.found.state !== 'fail';
   if (opened) take(...await checkSecrets(dataDir, key.env, release));
-  take(checkApproval(target.env));
+  take(checkApproval(target.env), checkWitness(dataDir, target.env));
   const { checks: ofServices, control } = await services;
   take(...await checkCluster({ ...target, env: key.env }, release, control && opened), ...ofServices);
   return checks;

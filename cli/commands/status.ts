@@ -13,6 +13,8 @@ export interface Status {
   readonly callers?: number | null;
   readonly held?: number;
   readonly incidents: readonly { readonly destination: string; readonly code: string; readonly since: string; readonly open?: number; readonly replay?: string | null }[];
+  /** Absent: of a control service of before. */
+  readonly ended?: readonly { readonly destination: string; readonly code: string; readonly since: string; readonly until: string; readonly replay: string }[];
   readonly paused?: readonly { readonly destination: string; readonly reason: string | null; readonly by: string; readonly since: string }[];
   /** Absent: of a control service of before. */
   readonly retired?: readonly { readonly destination: string; readonly waiting: number }[];
@@ -77,6 +79,7 @@ export function print(status: Status, terminal: Terminal): void {
   const { paint } = terminal;
   terminal.line(`${status.ready ? paint.green('ready') : paint.red('not ready')}${settled(status) ? ', settled' : ''}${status.release ? `, release ${status.release}` : ''}`);
   for (const i of status.incidents) terminal.line(paint.red(incidentLine(i)));
+  for (const { destination, code, since, until, replay } of status.ended ?? []) terminal.line(paint.yellow(`${destination} was paused from ${since} to ${until}: ${code}; what was given up meanwhile: ${replay}`));
   if ((status.held ?? 0) > 0) terminal.line(paint.red(`${status.held} ${status.held === 1 ? 'delivery is' : 'deliveries are'} held: nobody knows whether they took effect; see weir deliveries held`));
   for (const p of status.paused ?? []) terminal.line(paint.red(`${p.destination} is paused by the kill switch since ${p.since}, by ${printable(p.by)}${p.reason === null ? '' : `: ${printable(p.reason)}`}; its events are kept`));
   if (status.deliveries.pending > 0) for (const r of status.retired ?? []) terminal.line(paint.yellow(`${printable(r.destination)} has left the release with ${r.waiting} records on its topic: deliveries to it stay pending until a release has it again`));

@@ -33,6 +33,8 @@ interface Receipt {
   readonly recordsReadable: number;
   readonly readableUntil: string | null;
   readonly rawUntil: string | null;
+  /** Absent: of a control service of before. */
+  readonly wordsUntil?: string | null;
   readonly deadline: string | null;
   readonly eventId: string | null;
   readonly unnamed: readonly string[];
@@ -149,6 +151,8 @@ async function erase(context: CommandContext, client: Client, identifier: string
 
 const readableText = ({ recordsReadable, readableUntil }: Receipt): string => `${recordsReadable} records can still be read, ${readableUntil === null ? 'on a topic that is kept for ever, or for a time that the brokers do not tell' : `until retention takes them, at the latest ${readableUntil}`}`;
 
+const wordsText = (until: string | null): string => `withdrawn from the states of consent; ${until === null ? 'their bytes leave when the brokers compact the topic' : `compaction takes their bytes until ${until}, where something is written to their partition`}`;
+
 function receipt({ terminal, json }: CommandContext, found: Receipt): number {
   if (json) {
     terminal.json(found);
@@ -159,10 +163,11 @@ function receipt({ terminal, json }: CommandContext, found: Receipt): number {
     ['keys', `${found.keysDestroyed} destroyed, over ${found.ids.length} linked identifiers; ${found.recordsUnreadable} records cannot be read any more`],
     ['raw items', found.rawUntil === null ? (found.markedAt === null ? 'not known yet' : 'a topic of them is kept for ever, or the brokers do not tell how long, so their key stays, too') : `their last key is destroyed ${found.rawUntil}`], ['deadline', found.deadline ?? '-'],
   ];
+  if (found.erasedAt !== null) facts.push(['proofs', wordsText(found.wordsUntil ?? null)]);
   if (found.recordsReadable > 0) facts.push(['readable', `${readableText(found)}: they are not sealed, or under a key that is not of these identifiers. It is acknowledged once they are gone`]);
   if (found.onlyGiven) facts.push(['only', wide]);
   if (found.leftOut.length > 0) facts.push(['left out', whatIsLeftOut(found.leftOut, 'erase')]);
-  if (found.unnamed.length > 0) facts.push(['not told', `destinations are not told of ${countsOf(found.unnamed)} linked to this person: no record that is kept has it in the clear, or a newer one is told. Who has it: weir subject erase <it>`]);
+  if (found.unnamed.length > 0) facts.push(['not told', `destinations are not told of ${countsOf(found.unnamed)} linked to this person: nothing that is kept has it in the clear, or a newer one is told. Who has it: weir subject erase <it>`]);
   for (const [name, value] of facts) terminal.line(`${terminal.paint.bold(name.padEnd(9))} ${printable(value)}`);
   terminal.line('');
   terminal.table(['destination', 'operation', 'state', 'at'], found.destinations.map((d) => [d.destination, d.operation ?? '-', d.state, d.at ?? '']));

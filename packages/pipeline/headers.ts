@@ -52,7 +52,8 @@ export const H = {
   corrects: 'weir-corrects',
   /**
    * With `intent`, raw and canonical: deliveries of it that the order does not send (the vendor has them, or nothing may be done about
-   * them), `<output id>/<destination>/<operation>` joined by `,`. Decisions about them are left out.
+   * them), `<output id>/<destination>/<operation>` joined by `,`. Decisions about them are left out. Without `intent` on an Erasure
+   * under a further identifier: those that do not name people by its type.
    */
   settled: 'weir-settled',
   /** Canonical, put back by an approver: `<destination>/<operation>/<rules joined by ,>`; only that delivery is decided, and those rules do not hold it. */

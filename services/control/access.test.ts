@@ -6,6 +6,7 @@ import { afterAll, beforeAll, expect, test } from 'vitest';
 import { lintOpenApi } from '../../scripts/openapi.ts';
 import { mismatch } from '../../tests/setup/answers.ts';
 import { createApi, type ApiPorts } from './api.ts';
+import { createNewestEvents } from './subject-events.ts';
 import type { NewLeaf } from './audit.ts';
 import { createAuthenticate, oidcOptions } from '@weir/service/authenticate';
 import { documentReply } from './openapi.ts';
@@ -61,8 +62,8 @@ beforeAll(async () => {
     scopeOf: (_kind: string, id: string) => letters[id] ?? nothing,
     status: answer('status'), trace: answer('trace'), letters: { list: answer('letters'), stats: answer('stats'), show: answer('letter') }, release: answer('release'),
     switches: { list: () => [], set: async () => { if (failing !== undefined) throw failing; ran.push('switch'); return {}; } }, deliveries: { resolve: answer('resolve') },
-    subjects: () => ({ summary: answer('subject'), decisions: answer('decisions'), resolve: async () => { ran.push('export'); return { ids: [], onlyGiven: false, leftOut: [] }; }, scan: async () => undefined, linkValues: async () => [], regions: () => [] }),
-    erasures: () => ({ order: async () => { ran.push('erase'); return { erasure, joined: false, underWay: [] }; }, list: () => [], get: () => erasure }),
+    subjects: () => ({ summary: answer('subject'), decisions: answer('decisions'), resolve: async () => { ran.push('export'); return { ids: [], onlyGiven: false, leftOut: [] }; }, scan: async () => undefined, scanChanges: async () => undefined, states: () => [], newestEvents: () => createNewestEvents(1), deliveredTo: async () => [], linkValues: async () => [], regions: () => [] }),
+    erasures: () => ({ order: async () => { ran.push('erase'); return { erasure, joined: false, underWay: [] }; }, list: () => [], get: () => erasure }), wordsKept: async () => null,
     releases: { current: () => ({}), list: async () => [], check: () => ({ hash: 'x' }), apply: async (_order: unknown, _by: unknown, proposedBy: string | null) => { ran.push(`apply ${proposedBy ?? 'alone'}`); return {}; }, topics: answer('topics') },
     replays: { add: answer('order'), list: answer('orders'), view: answer('order'), change: answer('change'), answers: answer('answers'), differences: answer('differences'), letterScope: (id: string) => letters[id] ?? nothing, scope: (id: string) => (id === replayId ? letters['dlq_a'] : everything) },
     policy: { explain: async () => { ran.push('explain'); return { eventId: 'dlq_a', records: ['crm', 'news'].map((destination) => ({ routes: [{ destination }, { destination: 'ads' }] })) }; }, held: { list: async () => ({ held: [], left: 0, next: null }), decide: answer('held') }, rehearsals: { start: answer('rehearse'), get: () => ({}), stop: answer('stop') } },

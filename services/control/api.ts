@@ -51,6 +51,8 @@ export interface ApiPorts {
   readonly deliveries: HeldDeliveries;
   readonly subjects: () => Subjects;
   readonly erasures: () => Erasures;
+  /** For how long what was written over on weir.consent stands there still, at most, ms; null = the brokers do not say. */
+  readonly wordsKept: () => Promise<number | null>;
   /** Next events from a cursor on; long-polls up to `waitMs`. */
   tail(after: number, waitMs: number): Promise<TypeOf<typeof tailReply>>;
   /** Issuer of OIDC tokens; undefined = none are taken. */

@@ -172,7 +172,7 @@ export function createControl(context: ServiceContext, options: ConfigOf<typeof 
         approval: options.approval,
         oidcIssuer: options.oidcIssuer,
         scopeOf,
-        status: () => status(admin, store, releases.current(), topics, groups, [...followers.keys()], releases.incidents(), [...releases.switches().values()].map(viewOf), unresolved!.view(), privacy.callers()),
+        status: () => status(admin, store, releases.current(), topics, groups, [...followers.keys()], releases.incidents(), [...releases.switches().values()].map(viewOf), unresolved!.view(), privacy.callers(), context.clock.now()),
         trace(eventId) {
           const stages = store.stages(eventId);
           if (stages.length === 0) throw new WeirError('not-found', `no event ${eventId}`);
@@ -187,6 +187,7 @@ export function createControl(context: ServiceContext, options: ConfigOf<typeof 
         switches: createSwitchApi(context, own, barrier),
         subjects: () => privacy.subjects(),
         erasures: () => privacy.erasures(),
+        wordsKept: () => privacy.wordsKept(),
         tail: (after, waitMs) => tail.next(after, waitMs),
         metrics: () => context.registry.metrics(),
         readiness: () => (started ? { ready: true } : { ready: false, reason: 'starting' }),

@@ -9,7 +9,7 @@ import type { FastifyInstance } from 'fastify';
 
 export type Person = Partial<Identifiers>;
 
-const stateView = named('ConsentState', object('A state of consent that is known.', {
+export const stateView = named('ConsentState', object('A state of consent that is known.', {
   of: words('Type of the identifier it is of; `linked <type>` when it was not asked for by name.', { example: 'email' }), purpose: words('Purpose; `*` = every one.'), channel: words('Channel; empty = every one.'), topic: words('Topic; empty = every one.'),
   state: words('granted, denied, withdrawn or unknown.'), source: words('Who said it last.'), changedAt: words('When, ISO 8601; empty = not known.'), expiresAt: nullable(instant('Until when it counts.')),
   legalBasis: nullable(words('Legal basis, DPV term.')), jurisdiction: nullable(words('Jurisdiction.')), noticeVersion: nullable(words('Version of the notice that was shown.')), proof: nullable(words('Where the proof is.')), closedBy: list(words('Source.'), 'Sources that closed it and have not opened it again.'),
@@ -28,6 +28,15 @@ export interface ConsentLookup { lookup(people: readonly Person[]): PersonView[]
 
 const iso = (at: number | null | undefined): string | null => (at === null || at === undefined ? null : new Date(at).toISOString());
 
+/** A state of an identifier as it is shown. @param of whose it is, in words */
+export function viewOf(tables: Pick<ConsentTables, 'stored'>, of: string, id: string, entry: ConsentEntry): StateView {
+  const stored = tables.stored(consentKey(id, entry.purpose, entry.channel, entry.topic))?.state;
+  return {
+    of, purpose: entry.purpose, channel: entry.channel, topic: entry.topic, state: entry.state, source: stored?.source ?? '', changedAt: iso(stored?.changedAt) ?? '', expiresAt: iso(entry.expiresAt),
+    legalBasis: stored?.legalBasis ?? null, jurisdiction: stored?.jurisdiction ?? null, noticeVersion: stored?.noticeVersion ?? null, proof: stored?.proof ?? null, closedBy: stored?.closedBy ?? [],
+  };
+}
+
 /** What is known of the consent of people, from the same tables that decide. */
 export function createConsentLookup(context: Pick<ServiceContext, 'workspaceKey' | 'releases' | 'clock' | 'keys'>, tables: ConsentTables): ConsentLookup {
   const { workspaceKey, releases, clock, keys } = context;
@@ -37,14 +46,6 @@ export function createConsentLookup(context: Pick<ServiceContext, 'workspaceKey'
     if (states.length > 0 || keys === undefined) return 'unclear';
     // Whoever has a record has a key; so has who was given a no, and has a state then.
     return keys.erasedUntil(given) > 0 || given.some((id) => keys.current(id) !== undefined) ? 'yes' : 'nobody';
-  }
-
-  function view(of: string, id: string, entry: ConsentEntry): StateView {
-    const stored = tables.stored(consentKey(id, entry.purpose, entry.channel, entry.topic))?.state;
-    return {
-      of, purpose: entry.purpose, channel: entry.channel, topic: entry.topic, state: entry.state, source: stored?.source ?? '', changedAt: iso(stored?.changedAt) ?? '', expiresAt: iso(entry.expiresAt),
-      legalBasis: stored?.legalBasis ?? null, jurisdiction: stored?.jurisdiction ?? null, noticeVersion: stored?.noticeVersion ?? null, proof: stored?.proof ?? null, closedBy: stored?.closedBy ?? [],
-    };
   }
 
   return {
@@ -57,7 +58,7 @@ export function createConsentLookup(context: Pick<ServiceContext, 'workspaceKey'
         const states = (linked ?? given).flatMap((id) => {
           const found = tables.states(id);
           const [type] = id.split(':') as [string];
-          return found === 'too-many' ? [] : found.map((entry) => view(given.includes(id) ? type : `linked ${type}`, id, entry));
+          return found === 'too-many' ? [] : found.map((entry) => viewOf(tables, given.includes(id) ? type : `linked ${type}`, id, entry));
         });
         const purposes = [...releases.current().policy.purposes.values()].map(({ name, legalBasis }) => {
           const answer = linked === undefined ? { ok: false as const, reason: 'identity-too-wide' } : tables.check(linked, name, null, null, legalBasis, now);

@@ -1,9 +1,10 @@
 import { createHash } from 'node:crypto';
 import type { OutRecord } from '@weir/log';
-import { erasureSource as source, eventId, H, outputId } from '@weir/pipeline';
+import { erasureSource as source, eventId, H, linkedOutput, outputId } from '@weir/pipeline';
 import type { Identifiers } from '@weir/release';
 import { seal, type KeyRing } from '@weir/seal';
 import { newTraceparent } from '@weir/telemetry';
+import type { FurtherTold } from './erasure-identifiers.ts';
 import type { Erasure } from './erasure-receipt.ts';
 import type { ErasurePorts } from './erasure.ts';
 
@@ -16,10 +17,17 @@ export interface Withdrawal {
   readonly parts: readonly string[];
 }
 
+/** Output of the Erasure under the first value of each type. */
+export const firstOutput = (event: string): string => outputId(event, 'erasure', '');
+
 /** What an erasure writes onto the topics: the same again whenever it is asked, but for the trace. `at`: when it counts as accepted, ms since the epoch. */
 export interface ErasureRecords {
-  /** The Erasure for the destinations, for weir.canonical, under the key of its order, which outlives those of the person: destinations need to know whom they erase. */
-  toTell(erasure: Erasure, at: number, identifiers: Identifiers, key: NonNullable<ReturnType<KeyRing['current']>>): { readonly event: string; readonly record: OutRecord };
+  /**
+   * The Erasure for the destinations, for weir.canonical, and once more under each further value of a type, an output of its own of
+   * the same event (`linkedOutput`), so that the same value has the same delivery key whatever else is found. Under the key of its
+   * order, which outlives those of the person: destinations need to know whom they erase.
+   */
+  toTell(erasure: Erasure, at: number, identifiers: Identifiers, further: readonly FurtherTold[], key: NonNullable<ReturnType<KeyRing['current']>>): { readonly event: string; readonly records: readonly OutRecord[] };
   /** Without any words of the person, for weir.consent.changes. */
   withdrawal(erasure: Erasure, at: number, of: Withdrawal): OutRecord;
 }
@@ -31,15 +39,22 @@ export function createErasureRecords({ serde, appender, topics, release }: Pick<
   }
 
   return {
-    toTell(erasure, at, identifiers, sealKey) {
+    toTell(erasure, at, held, further, sealKey) {
       const event = eventId(source, [erasure.id]);
-      const output = outputId(event, 'erasure', '');
-      const value = seal(sealKey, serde.encode('weir.canonical.Erasure', {
-        id: output, source, objectKey: null, occurredAt: at, userId: identifiers.userId ?? null, anonymousId: identifiers.anonymousId ?? null, email: identifiers.email ?? null, phone: identifiers.phone ?? null,
-        externalIds: identifiers.externalIds, erasure: erasure.id, deadline: erasure.deadline!, extras: null,
-      }));
+      const first = firstOutput(event);
       const key = Buffer.from(erasure.ids[0]!);
-      return { event, record: { partition: appender.partitionFor(topics.canonical, key), key, value, headers: headersOf(erasure, event, output, at) } };
+      const partition = appender.partitionFor(topics.canonical, key);
+      const record = (output: string, identifiers: Identifiers, leftOut: readonly string[]): OutRecord => {
+        const value = seal(sealKey, serde.encode('weir.canonical.Erasure', {
+          id: output, source, objectKey: null, occurredAt: at, userId: identifiers.userId ?? null, anonymousId: identifiers.anonymousId ?? null, email: identifiers.email ?? null, phone: identifiers.phone ?? null,
+          externalIds: identifiers.externalIds, erasure: erasure.id, deadline: erasure.deadline!, extras: null,
+        }));
+        const headers = headersOf(erasure, event, output, at);
+        // As of an operation that has ended: nothing of this output goes there.
+        if (leftOut.length > 0) headers.push([H.settled, Buffer.from(leftOut.map((name) => `${output}/${name}`).join(','))]);
+        return { partition, key, value, headers };
+      };
+      return { event, records: [record(first, held, []), ...further.map(({ id, identifiers, leftOut }) => record(linkedOutput(first, id), identifiers, leftOut))] };
     },
     withdrawal(erasure, at, { id, purpose, channel, topic, parts }) {
       const change = eventId(source, [erasure.id, ...parts]);

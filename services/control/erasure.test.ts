@@ -1,6 +1,6 @@
 import { beforeEach, expect, test } from 'vitest';
 import type { OutRecord } from '@weir/log';
-import { groupNames, H, topicNames } from '@weir/pipeline';
+import { groupNames, H, linkedOperation, linkedOutput, topicNames } from '@weir/pipeline';
 import { checkUse, consentKey, everyPurpose, foldConsent, type ConflictRule, type ConsentChange, type ConsentState } from '@weir/policy';
 import { keyedIdsOf, type Identifiers } from '@weir/release';
 import type { NewLeaf } from './audit.ts';
@@ -39,6 +39,12 @@ let whileMarking: () => void;
 let whileLooking: () => void;
 let gate: Promise<void>;
 let scans: number;
+/** What links keep, the newest first. */
+let kept: { at: number; userId: string | null; email: string | null; phone: string | null }[];
+/** By what operations name people. */
+let identifiers: Record<string, readonly string[]>;
+/** Offsets of the Erasures that the index has, by output. */
+let canonicalPlaces: Map<string, number>;
 let stages: Record<string, unknown>[];
 let routes: { destination: string; operation: string }[];
 let destroyed: string[];
@@ -72,14 +78,16 @@ function open(): Erasures {
   const subjects = {
     resolve: async (given: Identifiers, follow: Follow) => (wide ? { ids: keyedIdsOf(workspaceKey, given), onlyGiven: true, leftOut: [] } : person(follow)),
     close: async (ids: readonly string[], follow: Follow) => (wide ? { ids, onlyGiven: true, leftOut: [] } : person(follow)), known: () => known, trustsSource: (source: string) => source !== 'web',
+    // As `openIdentifiers` does: under keys that are destroyed nothing opens.
+    linkValues: async (ids: readonly string[]) => (ids.some((id) => gone.has(id)) ? [] : kept),
     scan: async (_ids: readonly string[], take: (r: SubjectRecord) => void) => { await gate; scans++; for (const r of records) take({ at: now, ...r } as SubjectRecord); whileReading(); },
   };
   const appender = { append: async (topic: string, list: OutRecord[]) => list.map((record) => log.push({ topic, record }) - 1), partitionFor: () => 0, partitions: async () => 1 };
   // What was on the second partition has left by retention, and the index has nothing of it.
   const admin = { beginningOffsets: async () => new Map([[0, 0], [1, 50]]), endOffsets: async (topic: string) => new Map([[1, 50], [0, topic === topics.control ? log.length : topic === topics.keys ? 0 : 10]]), committed: async () => new Map([[0, policyCommitted]]) };
   const reader = { read: async (topic: string, _p: number, _f: number, _t: number, take: (batch: object) => Promise<void>) => take({ records: log.filter((l) => l.topic === topic).map((l) => l.record) }) };
-  const release = { hash: 'rel', sources: new Map([['shop', {}]]), destinations: new Map([['crm', {}], ['ads', {}]]), policy: { purposes: new Map([['email-marketing', {}]]), get routes() { return new Map([['Erasure', routes]]); } } };
-  const store = { stages: () => stages, places: () => [{ topic: topics.canonical, partition: 0, offset: 3 }], position: (_topic: string, partition: number) => (partition === 0 ? indexed : 0) };
+  const release = { hash: 'rel', sources: new Map([['shop', {}]]), destinations: new Map(['crm', 'ads'].map((name) => [name, { get operations() { return Object.fromEntries(Object.entries(identifiers).map(([operation, of]) => [operation, { identifiers: of }])); } }])), policy: { purposes: new Map([['email-marketing', {}]]), get routes() { return new Map([['Erasure', routes]]); } } };
+  const store = { stages: () => stages, places: () => [{ topic: topics.canonical, partition: 0, offset: 3 }], canonicalPlaces: (_event: string, output: string) => (canonicalPlaces.has(output) ? [{ topic: topics.canonical, partition: 0, offset: canonicalPlaces.get(output)! }] : []), position: (_topic: string, partition: number) => (partition === 0 ? indexed : 0) };
   const remains: Remains = {
     async look(_ids, _mark, goOn) {
       goOn();
@@ -134,6 +142,7 @@ beforeEach(() => {
   [proofs, late, folded] = [[], [], new Set()];
   [regions, forgotten] = [new Map(), []];
   doubtful = [];
+  [kept, identifiers, canonicalPlaces] = [[], {}, new Map()];
   whileReading = whileMarking = whileLooking = () => {};
   rawUntil = (at) => at;
   gone = new Set();
@@ -517,11 +526,120 @@ test('a person that no route takes is done, and its sealed identifiers are destr
   expect((await until((e) => e.state === 'done')).destinations).toMatchObject([{ destination: 'crm', state: 'not-asked' }, { destination: 'ads', state: 'by-hand' }]);
 });
 
-test('the receipt names the linked identifiers that no kept record has in the clear: a destination that knows the person by them is not told', async () => {
-  const [other, phone] = [keyedIdsOf(workspaceKey, { email: 'ada.old@larkspur.example', externalIds: [] })[0]!, keyedIdsOf(workspaceKey, { phone: '+4930901820', externalIds: [] })[0]!];
-  linked = [adaId, ...keyedIdsOf(workspaceKey, { userId: 'u-7', externalIds: [] }), other, phone];
+const [userId] = keyedIdsOf(workspaceKey, { userId: 'u-7' }) as [string];
+const old = 'ada.old@larkspur.example';
+const [oldId, phoneId] = [keyedIdsOf(workspaceKey, { email: old })[0]!, adaAndPhone[1]!];
+/** What the destinations are told, in the order of the topic, with the output and what it is left out of. */
+const outputs = () => log.filter((l) => l.topic === topics.canonical).map(({ record }, i) => {
+  const header = (name: string) => record.headers!.find(([n]) => n === name)?.[1].toString();
+  const { userId, email, phone } = told()[i].value;
+  return { output: header(H.output)!, event: header(H.event), settled: header(H.settled), value: [userId, email, phone] };
+});
+
+test('the receipt names the linked identifiers that neither a kept record nor a link has in the clear: a destination that knows the person by them is not told', async () => {
+  const device = keyedIdsOf(workspaceKey, { anonymousId: 'of-long-ago' })[0]!;
+  linked = [adaId, userId, oldId, phoneId, device];
+  kept = [{ at: 1, userId: 'u-7', email: null, phone: phone.phone! }];
   await order();
-  expect((await until((e) => e.state === 'erased')).unnamed).toEqual(['email', 'phone']);
+  expect((await until((e) => e.state === 'erased')).unnamed).toEqual(['anonymousId', 'email']);
+});
+
+test('what only a link has in the clear is told: the address whose record has left, and the number', async () => {
+  linked = [adaId, userId, phoneId];
+  records = [];
+  kept = [{ at: 3, userId: 'u-7', email: ada.email!, phone: null }, { at: 2, userId: 'u-7', email: null, phone: phone.phone! }];
+  await order('leaf_1', false, { userId: 'u-7', externalIds: [] });
+  expect((await until((e) => e.state === 'erased')).unnamed).toEqual([]);
+  expect(outputs().map(({ value }) => value)).toEqual([['u-7', ada.email, phone.phone]]);
+});
+
+test('of two addresses the second is told by an Erasure of its own, to the operations that name people by an address, and nothing of it stands in the clear', async () => {
+  linked = [adaId, userId, oldId, phoneId];
+  routes = [{ destination: 'crm', operation: 'erase' }, { destination: 'ads', operation: 'by-user' }, { destination: 'ads', operation: 'whole' }];
+  identifiers = { erase: ['email', 'phone'], 'by-user': ['userId'], whole: [] };
+  // One record has the old address, and a link: it is one.
+  records = [{ type: 'weir.canonical.Profile', value: { userId: 'u-7', email: old } }, { type: 'weir.canonical.Profile', value: { userId: 'u-7', email: ada.email } }];
+  kept = [{ at: 3, userId: null, email: old, phone: phone.phone! }];
+  await order();
+  const { unnamed, destinations } = await until((e) => e.state === 'erased');
+  const [first, second] = outputs();
+  expect(outputs().map(({ value }) => value)).toEqual([['u-7', ada.email, phone.phone], ['u-7', old, null]]);
+  expect([second!.event, second!.output, first!.settled, second!.settled]).toEqual([first!.event, linkedOutput(first!.output, oldId), undefined, `${second!.output}/ads/by-user`]);
+  const by = (operation: string): string => linkedOperation(operation, oldId);
+  expect([unnamed, destinations.map((d) => [d.destination, d.operation])]).toEqual([[], [['crm', 'erase'], ['crm', by('erase')], ['ads', 'by-user'], ['ads', 'whole'], ['ads', by('whole')]]]);
+  for (const plain of [old, ada.email!, phone.phone!]) expect(log.map(({ record }) => [record.key, record.value, record.headers].join()).join().includes(plain)).toBe(false);
+});
+
+test('an erasure ends when each of the Erasures has ended at each destination, and one that is told again after a crash is the same output', async () => {
+  linked = [adaId, userId, oldId];
+  kept = [{ at: 3, userId: null, email: old, phone: null }];
+  // What the destinations are told is written, and what says so is not.
+  const append = log.push.bind(log);
+  let crash = true;
+  log.push = (...items) => {
+    const { topic, record } = items[0]!;
+    if (topic === topics.control && crash && JSON.parse(record.value!.toString()).state === 'told') throw new Error('killed');
+    return append(...items);
+  };
+  await order();
+  await expect(until((e) => e.state === 'erased')).rejects.toThrow('killed');
+  crash = false;
+  await startAnew();
+  await until((e) => e.state === 'erased');
+  const names = outputs().map(({ output }) => output);
+  expect([names.length, new Set(names).size, names.slice(0, 2)]).toEqual([4, 2, names.slice(2)]);
+  const ends = (operation: string, state = 'delivered') => [{ stage: 'decided', at: now, effect: 'allow', destination: 'crm', operation, outputId: names[0] }, { stage: 'outcome', at: now, destination: 'crm', operation, outputId: names[0], state }];
+  const by = linkedOperation('erase', oldId);
+  stages = ends('erase');
+  await until((e) => e.destinations[0]?.state === 'delivered');
+  await rounds();
+  expect(erasures.get('leaf_1')).toMatchObject({ state: 'erased', destinations: [{ operation: 'erase', state: 'delivered' }, { operation: by, state: 'pending' }, { destination: 'ads' }] });
+  stages = [...stages, ...ends(by, 'dead-lettered')];
+  await until((e) => e.destinations[1]?.state === 'dead-lettered');
+  await rounds();
+  expect([erasures.get('leaf_1').state, destroyed.includes('erasure/leaf_1')]).toEqual(['erased', false]);
+  stages = [...stages, ...ends(by)];
+  expect((await until((e) => e.state === 'done')).destinations.map((d) => d.state)).toEqual(['delivered', 'delivered', 'by-hand']);
+});
+
+test('a destination is not asked under a further value only once policy has passed that Erasure, too', async () => {
+  linked = [adaId, userId, oldId];
+  kept = [{ at: 3, userId: null, email: old, phone: null }];
+  await order();
+  await until((e) => e.state === 'erased');
+  const [first, second] = outputs().map(({ output }) => output) as [string, string];
+  stages = [{ stage: 'decided', at: now, effect: 'allow', destination: 'crm', operation: 'erase', outputId: first }, { stage: 'outcome', at: now, destination: 'crm', operation: 'erase', outputId: first, state: 'delivered' }];
+  // The index has the first alone, then both, and policy has passed the first alone.
+  policyCommitted = 4;
+  await rounds();
+  expect(erasures.get('leaf_1').destinations[1]!.state).toBe('pending');
+  canonicalPlaces.set(second, 4);
+  await rounds();
+  expect(erasures.get('leaf_1').destinations[1]!.state).toBe('pending');
+  policyCommitted = 5;
+  expect((await until((e) => e.state === 'done')).destinations.map((d) => d.state)).toEqual(['delivered', 'not-asked', 'by-hand']);
+});
+
+test('an Erasure under a further value that could not be decided ends its own parts, and no others', async () => {
+  linked = [adaId, userId, oldId];
+  kept = [{ at: 3, userId: null, email: old, phone: null }];
+  await order();
+  await until((e) => e.state === 'erased');
+  stages = [{ stage: 'outcome', at: now, destination: null, operation: null, outputId: outputs()[1]!.output, state: 'dead-lettered' }];
+  expect((await until((e) => e.destinations[1]?.state === 'dead-lettered')).destinations[0]!.state).toBe('pending');
+});
+
+test('what was found before something was linked meanwhile is told all the same: the mark that is written by then hides what links keep', async () => {
+  linked = [adaId, oldId];
+  kept = [{ at: 3, userId: null, email: old, phone: null }];
+  whileMarking = () => {
+    if (scans > 1) return;
+    kept = [];
+    linked = [adaId, oldId, phoneId];
+  };
+  await order();
+  expect((await until((e) => e.state === 'erased')).unnamed).toEqual(['phone']);
+  expect(outputs().map(({ value }) => value[1])).toEqual([ada.email, old]);
 });
 
 test('a second control service that goes on with an erasure which the other one has ended says so, and marks and destroys nothing', async () => {

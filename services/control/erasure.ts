@@ -8,6 +8,7 @@ import { keyedIdsOf, leafHeader, readControl, valuesUnder, type Identifiers, typ
 import { seal, type KeyRing } from '@weir/seal';
 import type { Logger } from 'pino';
 import type { NewLeaf } from './audit.ts';
+import { createIdentifierSearch, furtherTold, keyedIdsOfHeld, operationsTold, type Held } from './erasure-identifiers.ts';
 import { createErasureProgress } from './erasure-progress.ts';
 import { markOf, unmarked, type Erasure } from './erasure-receipt.ts';
 import { createErasureRecords, type Withdrawal } from './erasure-records.ts';
@@ -36,7 +37,7 @@ export interface ErasurePorts {
   readonly tables: Pick<ConsentTables, 'states'>;
   readonly subjects: Subjects;
   readonly remains: Remains;
-  readonly store: Pick<Store, 'stages' | 'places' | 'position'>;
+  readonly store: Pick<Store, 'stages' | 'places' | 'canonicalPlaces' | 'position'>;
   readonly workspaceKey: Buffer;
   readonly release: () => Release;
   /** When the last key of raw items that were accepted until then is destroyed, ms since the epoch; null = not as far as is known. */
@@ -76,10 +77,10 @@ const ended: ReadonlySet<Erasure['state']> = new Set(['done', 'unknown']);
  * Erasures, each a machine whose state is a record on weir.control: every step may be repeated.
  *
  *   ordered    the order, with the identifiers that were given sealed
- *   collected  the identifiers of the person's records, in the clear, are sealed beside them; nobody there: unknown, the end
+ *   collected  the identifiers of the person's records and links, in the clear, are sealed beside them; nobody there: unknown, the end
  *   marked     on weir.keys, for all that is linked then: nothing accepted until the time of the mark is normalised, decided or sent any more
  *   stopped    no `use` call is open and none can start (every purpose is withdrawn, and the barrier holds)
- *   told       the Erasure record for the destinations is on weir.canonical: no `use` can follow and make the person again
+ *   told       the Erasure records for the destinations are on weir.canonical: no `use` can follow and make the person again
  *   readable   the keys are destroyed, and a reader from the beginning found records that open all the same: no acknowledgement before retention has taken them
  *   erased     the keys are destroyed, and a reader from the beginning found nothing that opens: the acknowledgement
  *   done       every destination has ended, and no failed one can be tried again; the sealed identifiers are destroyed, too
@@ -91,6 +92,7 @@ export function createErasures(ports: ErasurePorts): Erasures {
   const running = new Set<Promise<void>>();
   const progress = createErasureProgress(ports);
   const toWrite = createErasureRecords(ports);
+  const identifiersIn = createIdentifierSearch(ports);
   /** Their mark is being written: its time is taken, so an order of now is not covered by it. */
   const marking = new Set<string>();
   /** When what can be read was last looked for, of those that wait for it to go. */
@@ -143,23 +145,23 @@ export function createErasures(ports: ErasurePorts): Erasures {
   }
 
   /** What was given and found, in the clear; undefined = the key is destroyed. */
-  function opened({ sealed }: Erasure): Identifiers | undefined {
+  function opened({ sealed }: Erasure): Held | undefined {
     const plain = keys.open(sealed!);
-    return plain === undefined ? undefined : JSON.parse(plain.toString()) as Identifiers;
+    return plain === undefined ? undefined : JSON.parse(plain.toString()) as Held;
   }
-  function identifiersOf(erasure: Erasure): Identifiers {
+  function identifiersOf(erasure: Erasure): Held {
     const found = opened(erasure);
     // Only who ends it destroys that key.
     if (found === undefined) throw new WeirError('invariant-broken', `erasure ${erasure.id} was ended by another control service: there must be one; stop this one, or the other, and start the one that stays anew`);
     return found;
   }
-  const sealFor = (id: string, identifiers: Identifiers): Buffer => seal(keys.current(receiptKey(id))!, Buffer.from(JSON.stringify(identifiers)));
+  const sealFor = (id: string, identifiers: Held): Buffer => seal(keys.current(receiptKey(id))!, Buffer.from(JSON.stringify(identifiers)));
 
-  /** Reads the records of the person, as far back as they are kept: destinations know it by what stands there. */
+  /** Reads the records of the person, as far back as they are kept, and what links keep of it, while their keys are there: destinations know it by what stands there. */
   async function collect(erasure: Erasure): Promise<Erasure> {
     const { ids, onlyGiven, leftOut } = erasure.onlyGiven ? erasure : await ports.subjects.close(erasure.ids, followOf(erasure));
     if (onlyGiven) return save({ ...erasure, onlyGiven, leftOut, state: 'collected' });
-    const { found, records } = await identifiersIn(ids, identifiersOf(erasure), erasure.everyLink);
+    const { found, records } = await identifiersIn(ids, identifiersOf(erasure), erasure.everyLink, goOn);
     const known = records > 0 || ports.subjects.known(ids);
     if (!known && !erasure.forced) {
       // First what it is, then its key: without that it could not be read once more.
@@ -168,35 +170,13 @@ export function createErasures(ports: ErasurePorts): Erasures {
       logger.info({ erasure: erasure.id }, 'nobody is known by what an erasure was ordered for');
       return nobody;
     }
-    const named = keyedIdsOf(ports.workspaceKey, found);
+    const named = keyedIdsOfHeld(ports.workspaceKey, found);
     const unnamed = ids.filter((id) => !named.includes(id)).map((id) => id.split(':')[0]!).sort();
-    if (unnamed.length > 0) logger.warn({ erasure: erasure.id, unnamed }, 'destinations are not told of identifiers that are linked: no record that is kept has them in the clear, or a newer one is told');
+    if (unnamed.length > 0) logger.warn({ erasure: erasure.id, unnamed }, 'destinations are not told of identifiers that are linked: nothing that is kept has them in the clear, or a newer one is told');
     return save({ ...erasure, state: 'collected', known, unnamed, leftOut, ids: [...new Set([...ids, ...named])], sealed: sealFor(erasure.id, found) });
   }
 
   const followOf = ({ everyLink }: Erasure): Follow => (everyLink ? 'all' : 'trusted');
-
-  /** The identifiers in the clear, the newest of each kind, as the records have them, with those given before them. Of a record of a source that is not trusted only those that are the person's. */
-  async function identifiersIn(ids: readonly string[], given: Identifiers, everyLink: boolean): Promise<{ found: Identifiers; records: number }> {
-    const found: Identifiers = { externalIds: [] };
-    const external = new Map<string, { type: string; value: string }>();
-    const own = new Set(ids);
-    const isOwn = (identifiers: Partial<Identifiers>): boolean => keyedIdsOf(ports.workspaceKey, { externalIds: [], ...identifiers }).every((id) => own.has(id));
-    const add = (list: unknown, takes: (e: { type: string; value: string }) => boolean = () => true): void => { for (const e of (list ?? []) as { type: string; value: string }[]) if (external.size < 64 && takes(e)) external.set(`${e.type}:${e.value}`, e); };
-    let records = 0;
-    add(given.externalIds);
-    await ports.subjects.scan(ids, ({ source: said, value }) => {
-      goOn();
-      records++;
-      const whole = everyLink || ports.subjects.trustsSource(said);
-      for (const name of ['userId', 'email', 'phone', 'anonymousId'] as const) {
-        const text = value?.[name];
-        if (typeof text === 'string' && (whole || isOwn({ [name]: text }))) found[name] = text;
-      }
-      add(value?.['externalIds'], (e) => whole || isOwn({ externalIds: [e] }));
-    });
-    return { found: { ...found, ...Object.fromEntries(Object.entries(given).filter(([name]) => name !== 'externalIds')), externalIds: [...external.values()] }, records };
-  }
 
   /** Of this moment: a mark of before the records were read would let through what was accepted meanwhile. What was linked meanwhile is read too, and marked anew. */
   async function mark(erasure: Erasure): Promise<Erasure> {
@@ -219,15 +199,17 @@ export function createErasures(ports: ErasurePorts): Erasures {
     return all.size === erasure.ids.length ? undefined : save({ ...erasure, ids: [...all], state: 'ordered' });
   }
 
-  /** Under its own key, which outlives those of the person: destinations need to know whom they erase. */
+  /** Once, and once more for each further value of a type, which its destinations answer for apart. Under the key of the erasure, which outlives those of the person: destinations need to know whom they erase. */
   async function tell(erasure: Erasure): Promise<Erasure> {
     if (!erasure.known) return save({ ...erasure, state: 'told', destinations: [...ports.release().destinations.keys()].map((destination) => ({ destination, operation: null, state: 'not-asked', at: null })) });
-    const { event, record } = toWrite.toTell(erasure, markOf(erasure)! + 1, identifiersOf(erasure), keys.current(receiptKey(erasure.id))!);
-    await appender.append(topics.canonical, [record]);
     const routes = ports.release().policy.routes.get('Erasure') ?? [];
+    const held = identifiersOf(erasure);
+    const further = furtherTold(ports.workspaceKey, held, routes, ports.release().destinations);
+    const { event, records } = toWrite.toTell(erasure, markOf(erasure)! + 1, held, further, keys.current(receiptKey(erasure.id))!);
+    await appender.append(topics.canonical, records);
     const destinations = [...ports.release().destinations.keys()].flatMap((destination): Erasure['destinations'][number][] => {
       const operations = routes.filter((route) => route.destination === destination);
-      return operations.length === 0 ? [{ destination, operation: null, state: 'by-hand', at: null }] : operations.map(({ operation }) => ({ destination, operation, state: 'pending', at: null }));
+      return operations.length === 0 ? [{ destination, operation: null, state: 'by-hand', at: null }] : operations.flatMap((route) => operationsTold(route, further).map((operation) => ({ destination, operation, state: 'pending', at: null })));
     });
     return save({ ...erasure, state: 'told', eventId: event, destinations });
   }
@@ -338,11 +320,11 @@ export function createErasures(ports: ErasurePorts): Erasures {
 
   /**
    * Whether destinations are told of all of these (keyed) by what the erasure holds in the clear. That an identifier is linked is
-   * not enough: where no record has it, a destination that knows the person by nothing else would never be asked. What an erasure
-   * holds is not added to: a step that runs would write over it, and of two addresses an Erasure has one.
+   * not enough: where nothing has it, a destination that knows the person by nothing else would never be asked. What an erasure
+   * holds is not added to: a step that runs would write over it.
    */
   function tellsOf(erasure: Erasure, given: readonly string[]): boolean {
-    const held = new Set(keyedIdsOf(ports.workspaceKey, opened(erasure) ?? { externalIds: [] }));
+    const held = new Set(keyedIdsOfHeld(ports.workspaceKey, opened(erasure) ?? { externalIds: [] }));
     return given.every((id) => held.has(id));
   }
 

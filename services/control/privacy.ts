@@ -3,6 +3,7 @@ import { WeirError } from '@weir/errors';
 import type { Reader } from '@weir/log';
 import { createFewAtOnce } from '@weir/pipeline';
 import type { ServiceContext } from '@weir/service';
+import { compactedAfter } from './compaction.ts';
 import { markOf } from './erasure-receipt.ts';
 import { createErasures, type ErasurePorts, type Erasures } from './erasure.ts';
 import { createRawKeyJanitor } from './raw-keys.ts';
@@ -24,6 +25,8 @@ export interface Privacy {
   /** Throws not-ready while the tables are read, or while nothing is sealed. */
   subjects(): Subjects;
   erasures(): Erasures;
+  /** For how long what was written over on weir.consent stands there still, at most, ms; null = for a time that the brokers do not tell. */
+  wordsKept(): Promise<number | null>;
   /** Dispatchers that may start `use` calls: they have read the tables of consent. Null while that is not known. */
   callers(): number | null;
   /** The latest time until which anybody is erased; 0 = nobody ever was. Throws not-ready while that is read. */
@@ -35,7 +38,7 @@ export interface Privacy {
 export async function createPrivacy(context: ServiceContext, store: Store, tables: ConsentTables, barrier: ConsentBarrier, reading: Promise<void>, audit: ErasurePorts['audit'], fail: (error: unknown) => void): Promise<Privacy> {
   const { log, serde, topics, groups, clock, keys, releases, logger, workspaceKey } = context;
   const unsealed = (): never => { throw new WeirError('not-ready', 'nothing is sealed (WEIR_SEALING=false): a person cannot be erased'); };
-  if (keys === undefined) return { subjects: unsealed, erasures: unsealed, callers: () => null, newestMark: () => 0, stop: () => Promise.resolve() };
+  if (keys === undefined) return { subjects: unsealed, erasures: unsealed, wordsKept: () => Promise.resolve(null), callers: () => null, newestMark: () => 0, stop: () => Promise.resolve() };
   const [appender, whole, admin] = await Promise.all([log.appender(), log.reader(), log.admin()]);
   const reader = fewAtOnce(whole);
   const shared = { audit, reader, admin, appender, serde, topics, keys, store, workspaceKey, release: () => releases.current(), now: () => clock.now() };
@@ -59,6 +62,7 @@ export async function createPrivacy(context: ServiceContext, store: Store, table
     subjects: () => whenReady(subjects),
     erasures: () => whenReady(erasures),
     newestMark: () => whenReady(erasures).list().reduce((newest, erasure) => Math.max(newest, markOf(erasure) ?? 0), 0),
+    wordsKept: () => compactedAfter(admin, topics.consent),
     callers: () => (ready ? barrier.applying() : null),
     async stop() {
       await loading;

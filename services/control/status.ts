@@ -1,6 +1,6 @@
 import type { LogAdmin } from '@weir/log';
 import type { groupNames, TopicNames } from '@weir/pipeline';
-import { incidentAbout, type Incident, type Release } from '@weir/release';
+import { incidentAbout, replayOf, type Incident, type Release } from '@weir/release';
 import { count, flag, instant, list, map, named, nullable, object, optional, text, type TypeOf } from '@weir/service';
 import type { Store } from './store.ts';
 import { switchView, type SwitchView } from './switches.ts';
@@ -21,6 +21,7 @@ export const statusReply = named('Status', object('Counts of events, deliveries 
   release: text('Hash of the running release.', { example: 'rel_2f1c0a9b4d6e' }), ready: flag('Always true: it answers once it has started.'),
   callers: nullable(count('Dispatchers that have read the tables of consent: no other starts a `use` call. Null while that is not known.')),
   incidents: list(incident, 'Open ones.'),
+  ended: list(object('An incident of a destination that is over.', { destination: text('Destination.'), code: text('Code of docs/errors.md.'), since: instant('Since when it was.'), until: instant('When it ended.'), replay: text('The command that sends again what was given up while it lasted.') }), 'Ended within seven days, the last of each destination, the newest first; 20 at most.'),
   paused: list(switchView, 'Destinations that the kill switch holds; their events are kept.'),
   retired: list(object('A destination that has left the release.', { destination: text('Destination.'), waiting: count('Records on its topic that no dispatcher takes.') }), 'Told while deliveries are pending: those to these destinations stay so until a release has them again.'),
 }));
@@ -30,6 +31,16 @@ export type Status = TypeOf<typeof statusReply>;
 function isShown(incident: string, release: Release): boolean {
   const { kind, name } = incidentAbout(incident);
   return kind === 'policy' || (kind === 'source' && release.sources.has(name));
+}
+
+const endedForMs = 7 * 86_400_000;
+const mostEnded = 20;
+
+/** Its deliveries go on by themselves when a credential works again; those that were given up do not. */
+function endedOf(incidents: Iterable<Incident>, release: Release, now: number): Status['ended'] {
+  return [...incidents].flatMap((one) => (one.until !== null && now - one.until < endedForMs && release.destinations.has(one.destination) ? [{ ...one, until: one.until }] : []))
+    .toSorted((a, b) => b.until - a.until).slice(0, mostEnded)
+    .map(({ destination, code, since, until }) => ({ destination, code, since: new Date(since).toISOString(), until: new Date(until).toISOString(), replay: replayOf({ destination, since, until })! }));
 }
 
 async function groupLag(admin: LogAdmin, groupId: string, topic: string): Promise<number> {
@@ -51,7 +62,7 @@ async function retiredOf(admin: LogAdmin, release: Release, topics: TopicNames, 
  * Counts and lags. Stages are asked in the direction of the flow and the index last, so a record that moves on
  * meanwhile is counted where it is going: pending is 0 only when everything accepted before the call has ended.
  */
-export async function status(admin: LogAdmin, store: Store, release: Release, topics: TopicNames, groups: ReturnType<typeof groupNames>, indexed: readonly string[], incidents: ReadonlyMap<string, Incident>, switches: readonly SwitchView[], unresolved: ReadonlyMap<string, Unresolved>, callers: number | null): Promise<Status> {
+export async function status(admin: LogAdmin, store: Store, release: Release, topics: TopicNames, groups: ReturnType<typeof groupNames>, indexed: readonly string[], incidents: ReadonlyMap<string, Incident>, switches: readonly SwitchView[], unresolved: ReadonlyMap<string, Unresolved>, callers: number | null, now: number): Promise<Status> {
   const lag: Record<string, number> = {};
   const sum = (list: readonly number[]): number => list.reduce((a, b) => a + b, 0);
   lag['normalizer'] = sum(await Promise.all([...release.sources.keys()].map((name) => groupLag(admin, groups.normalizer, topics.raw(name)))));
@@ -71,9 +82,10 @@ export async function status(admin: LogAdmin, store: Store, release: Release, to
     deadLetters: c('deadLetters'), held: c('deliveries.held'),
     lag, release: release.hash, ready: true, callers,
     incidents: [
-      ...[...incidents.values()].filter((i) => i.until === null && (release.destinations.has(i.destination) || isShown(i.destination, release))).map(({ destination, code, since }) => ({ destination, code, since: new Date(since).toISOString(), replay: incidentAbout(destination).kind !== 'destination' ? null : `weir replay dispatch --destination ${destination} --since ${new Date(since).toISOString()}` })),
+      ...[...incidents.values()].filter((i) => i.until === null && (release.destinations.has(i.destination) || isShown(i.destination, release))).map((one) => ({ destination: one.destination, code: one.code, since: new Date(one.since).toISOString(), replay: replayOf(one) })),
       ...[...unresolved].map(([destination, { open, since }]) => ({ destination, code: 'consent-unresolved', since: new Date(since).toISOString(), open })),
     ],
+    ended: endedOf(incidents.values(), release, now),
     paused: switches.filter((s) => s.paused && release.destinations.has(s.destination)),
     retired: c('deliveries.pending') === 0 ? [] : await retiredOf(admin, release, topics, groups),
   };

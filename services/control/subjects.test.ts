@@ -1,8 +1,11 @@
 import fastify from 'fastify';
 import { WeirError } from '@weir/errors';
 import { topicNames } from '@weir/pipeline';
+import { consentKey } from '@weir/policy';
 import { keyedIdsOf, parseIdentifier } from '@weir/release';
 import { expect, test } from 'vitest';
+import { compactedAfter } from './compaction.ts';
+import { exportLines } from './subject-export.ts';
 import { subjectRoutes } from './subject-routes.ts';
 import { createSubjects } from './subjects.ts';
 
@@ -14,7 +17,7 @@ const [own] = keyedIdsOf(workspaceKey, given) as [string];
 function subjects(linked: (ids: readonly string[]) => readonly string[] | undefined, over: object = {}) {
   const record = { key: Buffer.from(own), value: Buffer.from('x'), headers: [['weir-event', Buffer.from('evt_1')]], timestamp: 0 };
   return createSubjects({
-    reader: { read: async (_t: string, _p: number, _f: number, _e: number, take: (batch: object) => Promise<void>) => take({ records: [record] }) }, admin: { beginningOffsets: async () => new Map(), endOffsets: async () => new Map([[0, 1]]) },
+    reader: { read: async (topic: string, _p: number, _f: number, _e: number, take: (batch: object) => Promise<void>) => take({ records: topic === 'weir.canonical' ? [record] : [] }) }, admin: { beginningOffsets: async () => new Map(), endOffsets: async () => new Map([[0, 1]]) },
     appender: { partitions: async () => 1, partitionFor: () => 0 }, serde: { known: () => true, decode: () => ({ name: 'weir.canonical.Profile', value: { userId: 'u-7' } }) }, topics: topicNames('weir'),
     keys: { erasedUntil: () => 0, current: () => undefined }, tables: { readToEnd: async () => {}, linkValues: () => [], regions: () => undefined, linked, trusted: (ids: readonly string[]) => ({ ids: linked(ids), leftOut: [] }), states: () => [], allows: (ids: readonly string[]) => (linked(ids) === undefined ? { ok: false, reason: 'identity-too-wide' } : { ok: true }) },
     store: { stages: () => [{ stage: 'decided', at: 1, destination: 'crm', operation: 'send', effect: 'deny', reason: 'identity-too-wide' }] }, workspaceKey, now: () => 0,
@@ -73,7 +76,7 @@ test('of more events than are looked up the newest count, it is told, and the ev
 test('an export of a part says so in its first line', async () => {
   for (const [linked, first] of [[() => undefined, 'incomplete'], [(ids: readonly string[]) => ids, 'at']] as const) {
     const app = fastify();
-    subjectRoutes(app, { subjects: () => subjects(linked), erasures: () => ({}) as never });
+    subjectRoutes(app, { subjects: () => subjects(linked), erasures: () => ({}) as never, wordsKept: async () => null });
     const answer = await app.inject({ method: 'POST', url: '/v1/subjects/export', payload: { identifier: 'userId:u-7' } });
     const lines = answer.body.trim().split('\n').map((line) => JSON.parse(line) as object);
     expect(Object.keys(lines[0]!)[0]).toBe(first);
@@ -86,11 +89,90 @@ test('an export tells where the person was last said to be, and nothing of befor
   const tables = { readToEnd: async () => {}, linkValues: () => [], linked: (ids: readonly string[]) => ids, trusted: (ids: readonly string[]) => ({ ids, leftOut: [] }), states: () => [], regions: (ids: readonly string[], tell: (id: string, region: object) => void) => tell(ids[0]!, { code: 'DE', at: 5 }) };
   for (const [erasedUntil, regions] of [[0, [{ at: new Date(5).toISOString(), region: 'DE' }]], [5, []]] as const) {
     const app = fastify();
-    subjectRoutes(app, { subjects: () => subjects((ids) => ids, { tables, keys: { erasedUntil: () => erasedUntil, current: () => undefined } }), erasures: () => ({}) as never });
+    subjectRoutes(app, { subjects: () => subjects((ids) => ids, { tables, keys: { erasedUntil: () => erasedUntil, current: () => undefined } }), erasures: () => ({}) as never, wordsKept: async () => null });
     const answer = await app.inject({ method: 'POST', url: '/v1/subjects/export', payload: { identifier: 'userId:u-7' } });
     expect(answer.body.trim().split('\n').map((line) => JSON.parse(line) as object).filter((line) => 'region' in line)).toEqual(regions);
     await app.close();
   }
+});
+
+test('an export has the changes of consent, one of several identifiers once, the states with proof, and where something was delivered, each as a kind of its own', async () => {
+  const [theirs] = keyedIdsOf(workspaceKey, parseIdentifier('email:ada@larkspur.example')) as [string];
+  const record = (key: string, value: string, event: string, ids = key, output = 'out_1') => ({ key: Buffer.from(key), value: Buffer.from(value), headers: [['weir-event', Buffer.from(event)], ['weir-output', Buffer.from(output)], ['weir-ids', Buffer.from(ids)], ['weir-source', Buffer.from('onetrust')], ['weir-accepted', Buffer.from('4')]], timestamp: 5 });
+  const both = `${own},${theirs}`;
+  const on: Record<string, object[]> = {
+    'weir.canonical': [record(own, 'profile', 'evt_1')],
+    // The second of a change that names both, one by the address alone, one that is shut, and one of somebody else.
+    'weir.consent.changes': [record(own, 'change', 'evt_2', both), record(theirs, 'change', 'evt_2', both), record(theirs, 'change', 'evt_3', `email:other,${theirs}`), record(own, 'shut', 'evt_4'), record('email:other', 'change', 'evt_5')],
+  };
+  const change = { purpose: 'email-marketing', state: 'granted', proof: 'form 7' };
+  const serde = {
+    known: () => true,
+    decode: (bytes: Buffer) => {
+      if (bytes.toString() === 'shut') throw new WeirError('subject-erased', 'x');
+      return bytes.toString() === 'change' ? { name: 'weir.canonical.ConsentChange', value: change } : { name: 'weir.canonical.Profile', value: { userId: 'u-7' } };
+    },
+  };
+  const entry = { purpose: 'email-marketing', channel: 'email', topic: '', state: 'granted', expiresAt: null };
+  const tables = {
+    readToEnd: async () => {}, linkValues: () => [], regions: () => undefined, trusted: () => ({ ids: [own, theirs], leftOut: [] }), states: (id: string) => (id === theirs ? [entry] : 'too-many'),
+    stored: (key: string) => (key === consentKey(theirs, 'email-marketing', 'email', '') ? { state: { ...entry, source: 'onetrust', changedAt: 6, proof: 'form 7', noticeVersion: 'v2', closedBy: [] } } : undefined),
+  };
+  const reader = { read: async (topic: string, _p: number, _f: number, _e: number, take: (batch: object) => Promise<void>) => take({ records: on[topic] }) };
+  const store = { stages: (event: string) => (event === 'evt_1' ? [8, 9].map((at) => ({ stage: 'outcome', at, destination: 'crm', operation: 'send', outputId: 'out_1', state: 'delivered' })) : []) };
+  const app = fastify();
+  subjectRoutes(app, { subjects: () => subjects((ids) => ids, { tables, serde, reader, store }), erasures: () => ({}) as never, wordsKept: async () => null });
+  const answer = await app.inject({ method: 'POST', url: '/v1/subjects/export', payload: { identifier: 'userId:u-7' } });
+  const lines = answer.body.trim().split('\n').map((text) => JSON.parse(text) as Record<string, unknown>);
+  const at = (ms: number): string => new Date(ms).toISOString();
+  const read = { at: at(5), acceptedAt: 4, source: 'onetrust', erased: false };
+  expect(lines).toEqual([
+    { ...read, eventId: 'evt_1', type: 'weir.canonical.Profile', record: { userId: 'u-7' } },
+    { ...read, eventId: 'evt_2', type: 'weir.canonical.ConsentChange', change }, { ...read, eventId: 'evt_3', type: 'weir.canonical.ConsentChange', change }, { ...read, eventId: 'evt_4', erased: true, change: null },
+    { at: at(6), state: { of: 'email', purpose: 'email-marketing', channel: 'email', topic: '', state: 'granted', source: 'onetrust', changedAt: at(6), expiresAt: null, legalBasis: null, jurisdiction: null, noticeVersion: 'v2', proof: 'form 7', closedBy: [] } },
+    { at: at(9), delivery: { destination: 'crm', delivered: 2, cut: false } },
+  ]);
+  await app.close();
+});
+
+test('an export is told a chunk at a time, also of changes: what nobody takes is not read on', async () => {
+  const record = { key: Buffer.from(own), value: Buffer.from('x'), headers: [], timestamp: 5 };
+  let read = 0;
+  const reader = { read: async (topic: string, _p: number, _f: number, _e: number, take: (batch: object) => Promise<void>) => { for (let i = 0; topic !== 'weir.canonical' && i < 100; i++, read++) await take({ records: [record] }); } };
+  const serde = { known: () => true, decode: () => ({ name: 'weir.canonical.ConsentChange', value: { proof: 'x'.repeat(16_000) } }) };
+  const found = subjects((ids) => ids, { reader, serde });
+  const text = exportLines(found, await found.resolve(given, 'trusted'));
+  expect([((await text.next()).value as string).length < 100_000, read < 8]).toEqual([true, true]);
+  await text.return(undefined);
+  expect(read).toBeLessThan(8);
+});
+
+test('the receipt says when the words of states of consent have left weir.consent, once it is acknowledged and where the brokers say it', async () => {
+  const erasure = { id: 'leaf_1', ids: [], by: 'admin', sealed: null, orderedAt: 0, state: 'erased', stoppedAt: 1, erasedAt: 5 as number | null, keysDestroyed: 0, recordsUnreadable: 0, recordsReadable: 0, readableUntil: null, rawUntil: null, deadline: 1, eventId: null, destinations: [], markedAt: 1, onlyGiven: false, forced: false, known: true, unnamed: [], everyLink: false, leftOut: [] };
+  const until = async (erasedAt: number | null, config: Record<string, string>): Promise<unknown[]> => {
+    const app = fastify();
+    const admin = { describeTopics: async (names: readonly string[]) => names.map((name) => ({ name, partitions: 1, replicationFactor: 1, exists: true, config })) };
+    const of = { ...erasure, erasedAt };
+    subjectRoutes(app, { subjects: () => ({}) as never, erasures: () => ({ get: () => of, list: () => [of] }) as never, wordsKept: () => compactedAfter(admin, 'weir.consent') });
+    const [one, all] = [(await app.inject('/v1/erasures/leaf_1')).json() as { wordsUntil: unknown }, (await app.inject('/v1/erasures')).json() as { erasures: { wordsUntil: unknown }[] }];
+    await app.close();
+    return [one.wordsUntil, all.erasures[0]!.wordsUntil];
+  };
+  const config = { 'segment.ms': '86400000', 'max.compaction.lag.ms': '86400000' };
+  expect(await until(5, config)).toEqual(['1970-01-03T00:00:00.005Z', '1970-01-03T00:00:00.005Z']);
+  expect(await until(null, config)).toEqual([null, null]);
+  expect(await until(5, { ...config, 'max.compaction.lag.ms': '9223372036854775807' })).toEqual([null, null]);
+  expect(await until(5, { 'segment.ms': '86400000' })).toEqual([null, null]);
+  expect(await compactedAfter({ describeTopics: () => Promise.reject(new Error('no broker')) }, 'weir.consent')).toBe(null);
+});
+
+test('what a link keeps of somebody who was not erased is told also beside one who was', async () => {
+  const [theirs] = keyedIdsOf(workspaceKey, parseIdentifier('email:ada@larkspur.example')) as [string];
+  const tables = { linkValues: () => [{ at: 7, sealed: Buffer.from('v') }] };
+  const serde = { known: () => true, decode: () => ({ name: 'weir.internal.LinkedIdentifiers', value: { userId: 'u-7', email: 'ada@larkspur.example', phone: null } }) };
+  const until = (id: string): number => (id === theirs ? 7 : 0);
+  const found = subjects((ids) => ids, { tables, serde, keys: { erasedUntil: (ids: readonly string[]) => Math.max(...ids.map(until)), current: () => undefined } });
+  expect(await found.linkValues([own, theirs])).toEqual([{ at: 7, userId: 'u-7', email: null, phone: null }]);
 });
 
 test('known is who has a key, a link, a state of consent or a mark of erasure, nobody else', () => {
@@ -127,7 +209,7 @@ test('an export follows links of trusted sources alone, names in its first line 
   const serde = { known: () => true, decode: (bytes: Buffer) => (bytes.toString() === 'v' ? { name: 'weir.internal.LinkedIdentifiers', value: { userId: 'u-7', email: 'ada@larkspur.example', phone: null } } : { name: 'weir.canonical.Profile', value: { userId: 'u-7' } }) };
   const release = () => ({ sources: new Map([['web', { trustsLinks: false }], ['shop', { trustsLinks: true }]]), policy: { routes: new Map(), purposes: new Map() } });
   const app = fastify();
-  subjectRoutes(app, { subjects: () => subjects((ids) => ids, { tables, serde, release }), erasures: () => ({}) as never });
+  subjectRoutes(app, { subjects: () => subjects((ids) => ids, { tables, serde, release }), erasures: () => ({}) as never, wordsKept: async () => null });
   const ask = async (body: object): Promise<any[]> => (await app.inject({ method: 'POST', url: '/v1/subjects/export', payload: { identifier: 'userId:u-7', ...body } })).body.trim().split('\n').map((line) => JSON.parse(line));
   const lines = await ask({});
   expect(lines[0]).toEqual({ leftOut: [theirs] });

@@ -5,6 +5,7 @@ import { deliveryOfStage, endsOf, H, keyedId, type TopicNames } from '@weir/pipe
 import { keyedIdsOf, type Identifiers, type Release } from '@weir/release';
 import { count, flag, instant, integer, list, named, nullable, object, text, type TypeOf } from '@weir/service';
 import { openIdentifiers, type ClearIdentifiers, type KeyRing } from '@weir/seal';
+import { viewOf, type StateView } from './consent.ts';
 import { header } from './indexer.ts';
 import type { Stage, Store } from './store.ts';
 import { createNewestEvents, type SubjectEvent } from './subject-events.ts';
@@ -16,14 +17,14 @@ export interface SubjectPorts {
   readonly serde: Serde;
   readonly topics: TopicNames;
   readonly keys: KeyRing;
-  readonly tables: Pick<ConsentTables, 'linked' | 'trusted' | 'allows' | 'readToEnd' | 'states' | 'linkValues' | 'regions'>;
+  readonly tables: Pick<ConsentTables, 'linked' | 'trusted' | 'allows' | 'readToEnd' | 'states' | 'stored' | 'linkValues' | 'regions'>;
   readonly store: Pick<Store, 'stages'>;
   readonly workspaceKey: Buffer;
   readonly release: () => Release;
   readonly now: () => number;
 }
 
-/** One canonical record of a person; `value` is undefined when its key is destroyed, or, with `broken`, when its bytes are none of a record. */
+/** One canonical record of a person, or a change of consent; `value` is undefined when its key is destroyed, or, with `broken`, when its bytes are none of a record. */
 export interface SubjectRecord {
   readonly at: number;
   /** ms since the epoch; NaN = not told. */
@@ -57,7 +58,7 @@ export const leftOutList = list(text('Keyed identifier.'), leftOutDoc);
 /** Events whose deliveries and decisions are looked up at once. */
 const maxEvents = 20_000;
 const turnEvents = 500;
-const cut = flag(`The person has more than ${maxEvents} events: deliveries and decisions are those of the newest ones alone.`);
+export const cut = flag(`The person has more than ${maxEvents} events: deliveries and decisions are those of the newest ones alone.`);
 
 export const subjectReply = named('Subject', object('What is known of a person, in short.', {
   ids: list(text('Keyed identifier, `<type>:<keyed id>`.'), 'The person\'s.'), onlyGiven: flag('More than 64 are linked to those given, too many for one person: `ids` are those given alone.'), leftOut: leftOutList,
@@ -143,28 +144,47 @@ export function createSubjects(ports: SubjectPorts) {
   }
 
   /** Every canonical record under these identifiers, partition by partition in order. `take` is awaited. */
-  async function scan(ids: readonly string[], take: (record: SubjectRecord) => void | Promise<void>): Promise<void> {
-    await appender.partitions(topics.canonical);
+  const scan = (ids: readonly string[], take: (record: SubjectRecord) => void | Promise<void>): Promise<void> => scanTopic(topics.canonical, ids, () => true, take);
+
+  /** Every change of consent under these identifiers, in the same way. One of several of them stands under each, and is taken once. */
+  function scanChanges(ids: readonly string[], take: (change: SubjectRecord) => void | Promise<void>): Promise<void> {
+    const isFirst = (record: LogRecord): boolean => {
+      const own = header(record, H.ids).split(',').find((id) => ids.includes(id));
+      return own === undefined || own === record.key!.toString();
+    };
+    return scanTopic(topics.consentChanges, ids, isFirst, take);
+  }
+
+  async function scanTopic(topic: string, ids: readonly string[], isWanted: (record: LogRecord) => boolean, take: (record: SubjectRecord) => void | Promise<void>): Promise<void> {
+    await appender.partitions(topic);
     const wanted = new Set(ids);
-    const partitions = new Set(ids.map((id) => appender.partitionFor(topics.canonical, id)));
-    const [begins, ends] = await Promise.all([admin.beginningOffsets(topics.canonical), admin.endOffsets(topics.canonical)]);
+    const partitions = new Set(ids.map((id) => appender.partitionFor(topic, id)));
+    const [begins, ends] = await Promise.all([admin.beginningOffsets(topic), admin.endOffsets(topic)]);
     for (const partition of partitions) {
-      await reader.read(topics.canonical, partition, begins.get(partition) ?? 0, ends.get(partition) ?? 0, async (batch) => {
-        for (const record of batch.records) if (record.value !== null && wanted.has(record.key?.toString() ?? '')) await take(await read(record));
+      await reader.read(topic, partition, begins.get(partition) ?? 0, ends.get(partition) ?? 0, async (batch) => {
+        for (const record of batch.records) if (record.value !== null && wanted.has(record.key?.toString() ?? '') && isWanted(record)) await take(await read(record));
       });
     }
+  }
+
+  /** What stands of the consent of these identifiers; of one that has too many states, for which everything is closed, none. */
+  function states(ids: readonly string[]): readonly StateView[] {
+    return ids.flatMap((id) => {
+      const found = tables.states(id);
+      return found === 'too-many' ? [] : found.map((entry) => viewOf(tables, id.split(':')[0]!, id, entry));
+    });
   }
 
   /** What the links of a person keep in the clear, the newest first; nothing of what was erased. @param ids as `resolve` gives them for one person */
   async function linkValues(ids: readonly string[]): Promise<ReadonlyArray<ClearIdentifiers & { readonly at: number }>> {
     const found: (ClearIdentifiers & { readonly at: number })[] = [];
     for (const { at, sealed } of tables.linkValues(ids)) {
-      if (keys.erasedUntil(ids) >= at) continue;
       if (!serde.known(sealed)) await serde.prepare(sealed);
       const clear = openIdentifiers(serde, sealed);
       if (clear === undefined) continue;
       // A record may name somebody beside the person, and a link that is not followed does.
-      const own = (type: 'userId' | 'email' | 'phone'): string | null => (clear[type] !== null && ids.includes(`${type}:${keyedId(ports.workspaceKey, type, clear[type])}`) ? clear[type] : null);
+      const isOwn = (id: string): boolean => ids.includes(id) && keys.erasedUntil([id]) < at;
+      const own = (type: 'userId' | 'email' | 'phone'): string | null => (clear[type] !== null && isOwn(`${type}:${keyedId(ports.workspaceKey, type, clear[type])}`) ? clear[type] : null);
       const link = { userId: own('userId'), email: own('email'), phone: own('phone') };
       if (Object.values(link).some((value) => value !== null)) found.push({ at, ...link });
     }
@@ -232,6 +252,6 @@ export function createSubjects(ports: SubjectPorts) {
     return { onlyGiven, cut: events.cut(), decisions: found.sort((a, b) => b.order - a.order).slice(0, limit).map(({ order: _order, ...decision }) => decision) };
   }
 
-  return { resolve, close, trustsSource, known, scan, linkValues, regions, summary, decisions };
+  return { resolve, close, trustsSource, known, scan, scanChanges, states, newestEvents: () => createNewestEvents(maxEvents), deliveredTo, linkValues, regions, summary, decisions };
 }
 export type Subjects = ReturnType<typeof createSubjects>;

@@ -61,6 +61,9 @@ test('what is known of a person is shown and exported, under each of their ident
   expect(lines.filter((l) => l.type === 'weir.canonical.Profile').map((l) => l.record.plan)).toEqual(['free', 'gold', 'silver']);
   expect(exported.out).not.toContain(bob.email);
   expect(lines.filter((l) => l.link !== undefined).map((l) => l.link)).toEqual([{ userId: ada.userId, email: ada.email, phone: null }]);
+  expect(lines.filter((l) => l.delivery !== undefined).map((l) => l.delivery.destination)).toEqual(['crm', 'klaviyo', 'newsletter', 'warehouse']);
+  expect(lines.filter((l) => l.change?.purpose === 'email-marketing').map((l) => [l.change.state, l.change.email])).toContainEqual(['granted', ada.email]);
+  expect(lines.filter((l) => l.state?.purpose === 'email-marketing').map((l) => [l.state.state, l.state.source])).toContainEqual(['granted', 'segment']);
 });
 
 test('a proof stands with the state of a channel while the person is there', async () => {
@@ -224,6 +227,28 @@ test('whoever sends the address of somebody with the public key is not told of h
   const after = (await (await api('/v1/subjects/show', { identifier: mia.email, linked: 'all' })).json()) as any;
   expect(after.records.readable).toBeGreaterThanOrEqual(2);
   expect((await fleet.cli('subject', 'export', `userId:${mia.userId}`)).out).toContain('gold');
+});
+
+test('of two addresses of a person destinations are told by both, once each, and the erasure ends when each has ended', async () => {
+  const cleo = { userId: 'erase-cleo', email: 'cleo.new@larkspur.example' };
+  const old = 'cleo.old@larkspur.example';
+  await send({ ...cleo, email: old }, 'free');
+  await send(cleo, 'gold');
+  await fleet.settled();
+  const ordered = (await (await api('/v1/subjects/erase', { identifier: `userId:${cleo.userId}`, linked: 'all' })).json()) as any;
+  const done = await waitFor('every destination has erased', async () => {
+    const found = (await (await api(`/v1/erasures/${ordered.id}`)).json()) as any;
+    return found.state === 'done' ? found : undefined;
+  }, 80_000);
+  const by = `(by ${done.ids.find((id: string) => id.startsWith('email:') && done.destinations.some((d: any) => d.operation.endsWith(`(by ${id.slice(0, 12)})`))).slice(0, 12)})`;
+  const operations = [['crm', 'erase-contact'], ['klaviyo', 'delete-profile'], ['newsletter', 'erase-subscriber'], ['warehouse', 'erase']];
+  expect(done.destinations.map((d: any) => [d.destination, d.operation, d.state])).toEqual(expect.arrayContaining(operations.flatMap(([destination, operation]) => [[destination, operation, 'delivered'], [destination, `${operation} ${by}`, 'delivered']])));
+  expect([done.unnamed, done.destinations.length]).toEqual([[], 8]);
+  const calls = (await arrivals()).filter(erasing);
+  const told = (email: string): number => calls.filter((a) => JSON.stringify([a.subject, a.body, a.operation]).includes(email)).length;
+  expect([told(old), told(cleo.email)]).toEqual([4, 4]);
+  // As the topic is declared: two days after the acknowledgement.
+  expect(done.wordsUntil).toBe(new Date(Date.parse(done.erasedAt) + 2 * 86_400_000).toISOString());
 });
 
 test('what an ingest whose clock is ahead had accepted before an erasure goes with it, though it is normalised after it', async () => {
