@@ -21,6 +21,8 @@ export interface ConfigField {
   readonly signs?: boolean;
   /** Scopes that the vendor must have given the credential; more than these is more than the adapter needs. */
   readonly scopes?: readonly string[];
+  /** The option, a list, in which the workspace names them instead. */
+  readonly scopesIn?: string;
   readonly enum?: readonly string[];
   readonly pattern?: string;
 }

@@ -126,3 +126,21 @@ export function secretNames(config: AdapterConfig): { readonly option: string; r
   };
   return Object.entries(config).flatMap(([option, value]) => within(option, value));
 }
+
+/** Secrets of which the adapter, or the workspace where the adapter leaves it to it, names the scopes that they need. */
+export function scopedSecrets(schema: ConfigSchema, config: AdapterConfig): { readonly name: string; readonly needs: readonly string[] }[] {
+  return Object.entries(schema).flatMap(([option, { scopes, scopesIn }]) => {
+    const value: unknown = config[option];
+    const needs = scopesIn === undefined ? scopes : config[scopesIn] as readonly string[] | undefined;
+    return needs === undefined || !isSecretRef(value) ? [] : [{ name: value.secret, needs }];
+  });
+}
+
+/** Which of those scopes a secret lacks, as far as the vault knows: names that the adapter or the workspace gave, nothing that a token server said. */
+export function lackedScopes(schema: ConfigSchema, config: AdapterConfig, vault: Pick<Vault, 'scopes'>): { readonly name: string; readonly lacks: readonly string[] }[] {
+  return scopedSecrets(schema, config).flatMap(({ name, needs }) => {
+    const given = vault.scopes(name);
+    const lacks = given === undefined ? [] : needs.filter((scope) => !given.includes(scope));
+    return lacks.length === 0 ? [] : [{ name, lacks }];
+  });
+}

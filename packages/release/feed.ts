@@ -19,6 +19,11 @@ export function incidentAbout(name: string): { readonly kind: 'destination' | 'p
   const at = name.indexOf('/');
   return at < 0 ? { kind: 'destination', name } : { kind: name.slice(0, at) as 'policy' | 'consent' | 'source', name: name.slice(at + 1) };
 }
+/** The command that sends again what was given up while it lasted; null = it is of no destination. */
+export function replayOf({ destination, since, until }: Pick<Incident, 'destination' | 'since' | 'until'>): string | null {
+  if (incidentAbout(destination).kind !== 'destination') return null;
+  return `weir replay dispatch --destination ${destination} --since ${new Date(since).toISOString()}${until === null ? '' : ` --until ${new Date(until).toISOString()}`}`;
+}
 const maxReleaseBytes = 1_500_000;
 const retryMs = 500;
 /** Of one lost answer: half a lease of a dispatcher (docs/decisions/0031) must be left for the next. */

@@ -1,5 +1,5 @@
 import { WorkspaceError, type WorkspaceProblem } from '@weir/errors';
-import { canonicalSchemas, checkUse, decide, isRegionCode, type ConsentEntry, type Decision, type Subject } from '@weir/policy';
+import { canonicalSchemas, checkUse, decide, isRegionCode, type ConsentEntry, type Decision, type DecisionContext, type Subject } from '@weir/policy';
 import type { AvroField, AvroRecord } from '@weir/schemas';
 import { parseYaml, type ParsedYaml, type YamlValue } from '@weir/yaml';
 import { isPolicyTest } from './governance.ts';
@@ -17,7 +17,7 @@ export interface PolicyTest {
 type Table = { [key: string]: YamlValue };
 type At = readonly (string | number)[];
 const isTable = (v: YamlValue | undefined): v is Table => v !== null && typeof v === 'object' && !Array.isArray(v);
-const testKeys = ['name', 'doc', 'record', 'source', 'regions', 'at', 'acceptedAt', 'consent', 'approved', 'expect'];
+const testKeys = ['name', 'doc', 'record', 'source', 'regions', 'at', 'acceptedAt', 'consent', 'used', 'approved', 'expect'];
 const expectKeys = ['destination', 'operation', 'effect', 'rule', 'reason', 'notBefore', 'fields', 'without', 'values'];
 const stateWords = ['granted', 'denied', 'withdrawn', 'unknown'];
 const identifierFields = ['userId', 'email', 'phone', 'anonymousId'];
@@ -70,12 +70,13 @@ class TestRun {
     for (const key of Object.keys(spec)) if (!testKeys.includes(key)) this.add([key], `unknown key ${key}`, `use one of ${testKeys.join(', ')}`);
     const subject = this.subject(spec, release);
     const states = this.consent(spec['consent'], release);
+    const limits = this.limits(spec['used'], release);
     const now = this.time(spec['at'], ['at']) ?? Date.now();
     const expected = Array.isArray(spec['expect']) ? spec['expect'] : [];
     if (expected.length === 0) this.add(['expect'], 'a test expects something', 'write expect: [{ destination: crm, effect: allow }]');
     if (subject === undefined || this.problems.length > 0) return;
     const decisions = decide(release.policy, subject, {
-      now, take: () => true,
+      now, ...limits,
       consent: (ids, route) => checkUse(ids, route.purpose!, route.channel ?? null, route.topic ?? null, release.policy.purposes.get(route.purpose!)?.legalBasis ?? null, () => states, now, release.policy),
     });
     for (const [i, want] of expected.entries()) {
@@ -119,6 +120,21 @@ class TestRun {
       if (value !== undefined && !fits(field.type, value)) this.add(['record', field.name], `${field.name} does not take ${JSON.stringify(value).slice(0, 80)}`, 'give a value of its type; times are milliseconds');
     }
     return record;
+  }
+
+  /** `{ three-a-day: 2 }`: so many were let through before by each key of the rule. Other limits are not counted. */
+  private limits(spec: YamlValue | undefined, release: Release): Required<Pick<DecisionContext, 'take' | 'has'>> {
+    const before = new Map<string, number>();
+    if (spec !== undefined && !isTable(spec)) this.add(['used'], 'used is a table', 'write used: { <rule>: <how many were let through before> }');
+    const known = release.policy.rules.filter((rule) => rule.limit !== undefined).map((rule) => rule.name);
+    for (const [rule, count] of Object.entries(isTable(spec) ? spec : {})) {
+      if (!known.includes(rule)) this.add(['used', rule], `no limit rule ${rule}`, `use one of ${known.join(', ') || 'none: the workspace has no rule with effect: limit'}`);
+      if (typeof count === 'number' && Number.isSafeInteger(count) && count >= 0) before.set(rule, count);
+      else this.add(['used', rule], `${JSON.stringify(count)} is no count`, 'write a whole number, from 0 on');
+    }
+    const taken = new Map<string, number>();
+    const has: DecisionContext['take'] = ({ name, limit }, key) => !before.has(name) || before.get(name)! + (taken.get(`${name}/${key}`) ?? 0) < limit!.count;
+    return { has, take: (rule, key, now, route) => has(rule, key, now, route) && taken.set(`${rule.name}/${key}`, (taken.get(`${rule.name}/${key}`) ?? 0) + 1) !== undefined };
   }
 
   /** `{ news: granted }`, or a list of `{ purpose, channel, topic, state, expiresAt }`. */

@@ -66,6 +66,17 @@ test('a test of policies says what is known of where a person is: an event that 
   ]);
 });
 
+test('a test of policies says how much of a limit is used up, and each delivery of the record takes of it', () => {
+  const table = (used: string, effects: readonly [string, string]): string => `  - name: '${used}'\n    record: { type: Profile, userId: u-7 }\n    source: web\n${used === '' ? '' : `    used: ${used}\n`}    expect: [{ destination: aa, effect: ${effects[0]} }, { destination: bb, effect: ${effects[1]}, reason: ${effects[1] === 'deny' ? '"limit:three"' : 'null'} }]\n`;
+  const sink = 'adapter: sink\nroutes:\n  - { on: Profile, operation: put, purpose: service }\n';
+  const release = compile({
+    'destinations/aa.yaml': sink, 'destinations/bb.yaml': sink,
+    'policies/a.yaml': 'rules:\n  - { name: all, effect: allow }\n  - { name: three, effect: limit, limit: { count: 3, per: 1d, by: subject }, when: "destination == \'aa\' || destination == \'bb\'" }\n',
+    'policies/a.test.yaml': `tests:\n${table('', ['allow', 'allow'])}${table('{ three: 1 }', ['allow', 'allow'])}${table('{ three: 2 }', ['allow', 'deny'])}${table('{ three: 3 }', ['deny', 'deny'])}${table('{ all: 1, three: -1 }', ['allow', 'allow'])}${table('3', ['allow', 'allow'])}`,
+  });
+  expect(runPolicyTests(release).map(({ name, problems: of }) => `${name}: ${of.map((p) => p.message).join()}`)).toEqual([': ', '{ three: 1 }: ', '{ three: 2 }: ', '{ three: 3 }: ', '{ all: 1, three: -1 }: no limit rule all,-1 is no count', '3: used is a table']);
+});
+
 test('a source with the name of the consent API is refused: what comes by either could not be told apart', () => {
   expect(problems({ 'sources/consent-api.yaml': base['sources/web.yaml']! })).toMatchObject([{ file: 'sources/consent-api.yaml', message: expect.stringContaining('consent API') }]);
 });

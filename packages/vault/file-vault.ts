@@ -1,6 +1,6 @@
 import { hash, randomBytes } from 'node:crypto';
 import { WeirError } from '@weir/errors';
-import { createTokenSource, leastBetweenMs, parseOAuthClient, type OAuthClient, type TokenSource } from './oauth.ts';
+import { createTokenSource, leastBetweenMs, parseOAuthClient, scopesOf, type OAuthClient, type TokenSource } from './oauth.ts';
 import type { SecretProvider } from './kv-provider.ts';
 import { keepRemoteNames, remoteNames } from './remote-names.ts';
 import type { callJson } from './session.ts';
@@ -34,7 +34,7 @@ export interface VaultOptions extends FileStoreOptions {
   readonly timers?: { setTimer(run: () => void, ms: number): unknown; clearTimer(handle: unknown): void };
   /** How a token server is asked. */
   readonly callTokenServer?: typeof callJson;
-  /** For who only looks: the names of what `remote` has are not kept in the data folder. */
+  /** For who only looks: the names of what `remote` has are not kept in the data folder, and no refresh token is turned over. */
   readonly changesNothing?: boolean;
 }
 
@@ -218,12 +218,24 @@ export function openVault(options: VaultOptions): Vault {
       if (found === undefined) throw new WeirError('config-invalid', `secret ${name} is not set: give it as WEIR_SECRET_${name}, or with weir vault set ${name} (${sealedName} of the data folder)`);
       const client = parseOAuthClient(name, found.value);
       if (client === undefined) return new Secret(found.value);
+      if (options.changesNothing === true && client.refreshToken !== undefined) throw unavailable(name, 'its refresh token is not used by who only looks');
       const source = sourceOf(name, found.value, client);
       const token = source.token();
       if (token === undefined) throw unavailable(name, source.problem() ?? 'its token was not fetched yet');
       return new Secret(token);
     },
     has: (name) => find(name) !== undefined,
+    scopes(name) {
+      try {
+        const text = find(name)?.value;
+        const client = text === undefined ? undefined : parseOAuthClient(name, text);
+        const held = sources.get(name);
+        return (held?.text === text ? held?.source.scopes() : undefined) ?? scopesOf(client?.scope);
+      } catch (error) {
+        known(error);
+        return undefined;
+      }
+    },
     signing(name) {
       const found = localSecrets()[name]?.signingValue;
       return found === undefined ? undefined : new Secret(found);

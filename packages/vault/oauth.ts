@@ -38,9 +38,17 @@ export function parseOAuthClient(name: string, value: string): OAuthClient | und
   return parsed as OAuthClient;
 }
 
+/** Scopes of a text as RFC 6749 §3.3 has it; undefined where it names none. */
+export function scopesOf(text: unknown): readonly string[] | undefined {
+  const found = typeof text === 'string' ? text.split(/\s+/).filter((scope) => scope !== '') : [];
+  return found.length === 0 ? undefined : found;
+}
+
 export interface TokenSource {
   /** The token that is valid now; undefined before the first and after the last ran out. */
   token(): string | undefined;
+  /** What the last token was given, or, where the answer did not say, was asked for with (RFC 6749 §5.1); undefined before the first, and where nobody said. */
+  scopes(): readonly string[] | undefined;
   /** Ms since the epoch at which the token that there is runs out; Infinity when there is none. */
   endsAt(): number;
   /** Ms since the epoch from which `refresh` asks the token server without `force`; Infinity while it is asked. */
@@ -66,6 +74,7 @@ const form = (text: string): string => new URLSearchParams({ v: text }).toString
 
 interface Token {
   readonly value: string;
+  readonly scopes: readonly string[] | undefined;
   readonly startedAt: number;
   readonly refreshAt: number;
   readonly endsAt: number;
@@ -119,12 +128,12 @@ export function createTokenSource(name: string, client: OAuthClient, options: To
     const code: unknown = answer.body?.error;
     const used = code === 'invalid_grant' && refreshToken !== undefined ? ': its refresh token has run out, was revoked, or was used by somebody else: one that the server replaces serves the processes of one data folder only (docs/decisions/0004); give a client of its own to each host, then weir vault set' : '';
     if (answer.status !== 200) throw new WeirError('secret-unavailable', `${what}: answered ${answer.status}${typeof code === 'string' && /^(invalid_(request|client|grant|scope)|unauthorized_client|unsupported_grant_type)$/.test(code) ? ` (${code})` : ''}${used}`);
-    const { access_token: value, expires_in: seconds, refresh_token: next } = answer.body ?? {};
+    const { access_token: value, expires_in: seconds, refresh_token: next, scope } = answer.body ?? {};
     if (typeof value !== 'string' || value === '') throw new WeirError('secret-unavailable', `${what}: the answer has no access_token`);
     const given = Number(seconds) * 1000;
     const lifeMs = given > 0 ? Math.min(given, longestLifeMs) : standardLifeMs;
     if (typeof next === 'string' && next !== '' && refreshToken !== undefined && next !== refreshToken) unkept = next;
-    return { value, startedAt, refreshAt: startedAt + Math.max(leastBetweenMs, Math.min(lifeMs * 0.8, longestRefreshMs)), endsAt: startedAt + lifeMs };
+    return { value, scopes: scopesOf(scope) ?? scopesOf(client.scope), startedAt, refreshAt: startedAt + Math.max(leastBetweenMs, Math.min(lifeMs * 0.8, longestRefreshMs)), endsAt: startedAt + lifeMs };
   }
 
   async function ask(): Promise<void> {
@@ -153,6 +162,7 @@ export function createTokenSource(name: string, client: OAuthClient, options: To
 
   return {
     token: () => (current !== undefined && now() < current.endsAt ? current.value : undefined),
+    scopes: () => current?.scopes,
     endsAt: () => current?.endsAt ?? Number.POSITIVE_INFINITY,
     dueAt,
     problem: () => (failed?.error instanceof WeirError ? failed.error.message : undefined),

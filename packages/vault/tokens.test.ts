@@ -84,6 +84,27 @@ test('a token is fetched as soon as it is asked for, refreshed ahead of its end,
   expect(state.requests).toHaveLength(2);
 });
 
+test.each([
+  ['contacts:write  lists', 'contacts', ['contacts:write', 'lists']], [undefined, 'contacts lists', ['contacts', 'lists']], ['', 'contacts', ['contacts']], [7, 'contacts', ['contacts']], [undefined, undefined, undefined], ['contacts', undefined, ['contacts']],
+])('scopes: answered %j, asked for %j', async (answered, asked, known) => {
+  const text = JSON.stringify({ type: 'oauth2', tokenUrl: 'https://crm.example/token', clientId: 'c', clientSecret: 's', scope: asked });
+  const vault = openVault({ dataDir, env: { WEIR_SECRET_CRM: text, WEIR_SECRET_PLAIN: 'contacts' }, callTokenServer: async () => ({ status: 200, body: { access_token: 't', scope: answered } }) });
+  expect(vault.scopes('CRM')).toEqual(asked?.split(' '));
+  expect(() => vault.get('CRM')).toThrow(/not fetched yet/);
+  await vault.refresh();
+  expect([vault.get('CRM').reveal(), vault.scopes('CRM')]).toEqual(['t', known]);
+  expect([vault.scopes('PLAIN'), vault.scopes('NONE'), vault.scopes('no name')]).toEqual([undefined, undefined, undefined]);
+});
+
+test('who only looks turns no refresh token over', async () => {
+  let asked = 0;
+  const text = JSON.stringify({ type: 'oauth2', tokenUrl: 'https://crm.example/token', clientId: 'c', clientSecret: 's', refreshToken: 'r', scope: 'contacts' });
+  const vault = openVault({ dataDir, env: { WEIR_SECRET_CRM: text }, changesNothing: true, callTokenServer: async () => { asked++; return { status: 200, body: { access_token: 't', refresh_token: 'next' } }; } });
+  expect(() => vault.get('CRM')).toThrow(/by who only looks/);
+  await vault.refresh();
+  expect([asked, vault.scopes('CRM')]).toEqual([0, ['contacts']]);
+});
+
 test('a token that has run out is never given, nor kept by who holds it; who is told of changes is told, and it is fetched when the server is back', async () => {
   const { clock, state, ends, vault, hold, pass } = world();
   hold();

@@ -34,6 +34,8 @@ export interface Vault {
    */
   get(name: string): Secret;
   has(name: string): boolean;
+  /** Scopes of the access token of an OAuth2 client; while there is none, those that it asks for. Undefined: not known, or it is no client. Never throws for what cannot be had. */
+  scopes(name: string): readonly string[] | undefined;
   /** The signing half of a local pair, when there is one (see WebhookSource.localSecrets). */
   signing(name: string): Secret | undefined;
   /** The value before the last rotation while both are accepted. */

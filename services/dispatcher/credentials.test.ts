@@ -49,6 +49,30 @@ test('the config of a destination stays the same object until one of its own val
   expect(credentials.destination('crm')!.config).toMatchObject({ apiKey: 'k2' });
 });
 
+test('scopes that a token lacks are told once for what is lacking, and with the incident; nothing that the token server said is', async () => {
+  let given: readonly string[] | undefined = ['lists', 'said-by-the-server'];
+  let revision = 1;
+  const logged: { readonly message: string; readonly lacks?: string }[] = [];
+  const log = (fields: object, message: string): void => { logged.push({ ...fields, message }); };
+  const schema = { auth: { type: 'string', doc: '', secret: true, scopesIn: 'scopes' }, apiKey: { type: 'string', doc: '', secret: true, scopes: ['events'] } };
+  const config = { auth: { secret: 'CRM' }, scopes: ['contacts', 'lists'], apiKey: { secret: 'PLAIN' } };
+  const credentials = createCredentials({
+    vault: { onChange: () => () => undefined, revision: () => revision, get: () => new Secret('t0ken'), scopes: (name: string) => (name === 'CRM' ? given : undefined), refresh: () => Promise.resolve() } as unknown as Vault,
+    releases: { current: () => ({ hash: 'a', destinations: new Map([['crm', { name: 'crm', adapter: { manifest: { destination: { config: schema } } }, config }]]) }), incidents: () => new Map() } as never,
+    sandboxUrl: '', logger: { warn: log, error: log, info: log } as never, registry: new Registry(), clock: createHandClock(1000), save: () => Promise.resolve(), changed: () => undefined,
+  });
+  for (const next of [given, given, ['contacts', 'lists'], undefined, ['lists']]) {
+    given = next;
+    revision++;
+    expect(credentials.destination('crm')!.config).toMatchObject({ auth: 't0ken' });
+  }
+  expect(logged).toMatchObject([{ destination: 'crm', lacks: 'CRM: contacts' }, { destination: 'crm', lacks: 'CRM: contacts' }]);
+  credentials.rejected('crm');
+  expect(logged.at(-1)).toMatchObject({ message: 'destination paused: credential', lacks: 'CRM: contacts' });
+  await credentials.close();
+  expect(JSON.stringify(logged)).not.toMatch(/t0ken|said-by-the-server/);
+});
+
 /** Dispatchers, one after the other, before a vault whose secrets are undefined while they cannot be had, and one weir.control. */
 function world(names: readonly string[] = ['crm']) {
   const clock = createHandClock(1000);

@@ -1,6 +1,6 @@
 import { isDeepStrictEqual } from 'node:util';
 import { findWeirError, type ErrorCode } from '@weir/errors';
-import { incidentAbout, resolveConfig, secretNames, type DestinationConfig, type Incident, type ReleaseFeed } from '@weir/release';
+import { incidentAbout, lackedScopes, resolveConfig, secretNames, type DestinationConfig, type Incident, type ReleaseFeed } from '@weir/release';
 import type { Clock } from '@weir/service';
 import type { Vault } from '@weir/vault';
 import type { Logger } from 'pino';
@@ -71,6 +71,8 @@ export function createCredentials(ports: Ports): Credentials {
   const others = new Map<string, { readonly told: Incident; readonly from: number }>();
   /** Destinations whose secret cannot be had. */
   const missed = new Map<string, Missed>();
+  /** Scopes that a credential lacks, as they were told last. */
+  const scopesTold = new Map<string, string>();
   /** Bounds in time of the reads of the vault that are waited for. */
   const looks = new Set<unknown>();
   let resolvedFor = '';
@@ -111,6 +113,19 @@ export function createCredentials(ports: Ports): Credentials {
     return last?.until === null && last.since !== ended.get(destination) ? last : undefined;
   }
 
+  /** Scopes that its credential lacks, with the name of the secret; empty = none that is known. */
+  function lackedBy(destination: string): string {
+    const config = releases.current().destinations.get(destination);
+    return config === undefined ? '' : lackedScopes(config.adapter.manifest.destination?.config ?? {}, config.config, vault).map(({ name, lacks }) => `${name}: ${lacks.join(', ')}`).join('; ');
+  }
+
+  /** Once for what is lacking: a vendor may refuse some of the calls only, each as the fault of its record. */
+  function tellScopes(destination: string): void {
+    const lacks = lackedBy(destination);
+    if (lacks !== '' && lacks !== scopesTold.get(destination)) logger.warn({ destination, lacks }, 'the token of the credential lacks scopes that the destination needs');
+    scopesTold.set(destination, lacks);
+  }
+
   function begin(destination: string, code: ErrorCode, from = clock.now()): void {
     others.delete(destination);
     const known = standing(destination);
@@ -125,7 +140,8 @@ export function createCredentials(ports: Ports): Credentials {
     const incident: Incident = { destination, code: told?.code === refusedCode ? refusedCode : code, since: known?.since ?? told?.since ?? since, until: null };
     stands(incident);
     save(incident);
-    logger.error({ destination, code: incident.code, since: new Date(incident.since).toISOString() }, 'destination paused: credential');
+    const lacks = lackedBy(destination);
+    logger.error({ destination, code: incident.code, since: new Date(incident.since).toISOString(), ...(lacks === '' ? {} : { lacks }) }, 'destination paused: credential');
   }
 
   function end(destination: string): void {
@@ -219,6 +235,7 @@ export function createCredentials(ports: Ports): Credentials {
         const found = resolveConfig(config.config, { vault, sandboxUrl: ports.sandboxUrl, sentBy: config.adapter.manifest.destination?.config });
         resolved.set(config.name, { ...config, config: isDeepStrictEqual(known, found) ? known! : found });
         missed.delete(config.name);
+        tellScopes(config.name);
         if (open.get(config.name)?.code !== refusedCode) end(config.name);
       } catch (error) {
         const known = findWeirError(error);

@@ -1,7 +1,7 @@
 import { connect, type Socket } from 'node:net';
 import { signWebhook } from '@weir/adapter';
 import type { HttpClient } from '@weir/http';
-import { incidentAbout, type EscalationConfig } from '@weir/release';
+import { incidentAbout, replayOf, type EscalationConfig } from '@weir/release';
 import type { Vault } from '@weir/vault';
 import { createTransport } from 'nodemailer';
 import type { EscalationPorts, Notice } from './escalation.ts';
@@ -42,7 +42,7 @@ function textOf(notice: Notice, workspace: string): { readonly subject: string; 
   const subject = notice.phase === 'opened' ? `[weir ${workspace}] ${notice.destination} ${notice.kind === 'breaker' ? 'does not answer' : 'is paused for its credential'}` : `[weir ${workspace}] ${notice.destination} goes on`;
   const text = notice.phase === 'opened'
     ? `Destination ${notice.destination} ${what} (${notice.code}), since ${since}.\nNothing is lost: its events wait and go on by themselves. See weir status.\n`
-    : `Destination ${notice.destination} goes on. The trouble (${notice.code}) was from ${since} to ${new Date(notice.until!).toISOString()}.\n`;
+    : `Destination ${notice.destination} goes on. The trouble (${notice.code}) was from ${since} to ${new Date(notice.until!).toISOString()}.\nWhat waited is sent by itself. What was given up meanwhile: ${replayOf(notice)}\n`;
   return { subject, text };
 }
 
@@ -52,7 +52,7 @@ export function createChannels(ports: Ports): EscalationPorts['channels'] {
     async webhook({ webhook }: EscalationConfig, notice) {
       const { destination, kind, code, since, until, phase, id } = notice;
       const now = ports.now();
-      const body = JSON.stringify({ type: `weir.destination.${phase}`, timestamp: new Date(now).toISOString(), data: { workspace: ports.workspace(), destination, kind, code, since: new Date(since).toISOString(), until: until === null ? null : new Date(until).toISOString() } });
+      const body = JSON.stringify({ type: `weir.destination.${phase}`, timestamp: new Date(now).toISOString(), data: { workspace: ports.workspace(), destination, kind, code, since: new Date(since).toISOString(), until: until === null ? null : new Date(until).toISOString(), ...(until === null ? {} : { replay: replayOf(notice) }) } });
       const headers = { 'content-type': 'application/json', 'user-agent': 'weir/0.1', ...signWebhook(ports.vault.get(webhook!.secret.secret).reveal(), id, now, body) };
       const response = await ports.http.call({ method: 'POST', url: webhook!.url, headers, body }, { deadlineMs });
       if ('failure' in response) throw new Error(`${response.failure}: ${response.detail}`);

@@ -143,12 +143,15 @@ test('the webhook is signed, the mail arrives over SMTP, one of each at the begi
   await w.look(4 * minute, { aliveAt: 4 * minute });
   // The first was answered 503 and came again.
   expect(hooks.map((h) => (JSON.parse(h.body.toString()) as { type: string }).type)).toEqual(['weir.destination.opened', 'weir.destination.opened', 'weir.destination.closed']);
+  const replay = 'weir replay dispatch --destination crm --since 1970-01-01T00:00:00.000Z --until 1970-01-01T00:03:00.000Z';
+  expect(hooks.map((h) => (JSON.parse(h.body.toString()) as { data: { replay?: string } }).data.replay)).toEqual([undefined, undefined, replay]);
   expect(hooks[0]!.headers['webhook-id']).toBe(hooks[1]!.headers['webhook-id']);
   for (const { headers, body } of hooks) expect(verifyWebhook([secret], headers, body, Date.now(), 300_000).ok).toBe(true);
   await vi.waitFor(() => expect(mails).toHaveLength(2));
   expect(mails[0]).toMatch(/Subject: \[weir acme\] crm does not answer/);
   expect(mails[0]).toMatch(/Message-ID: <esc_crm_breaker_0_opened@example.com>/i);
   expect(mails[1]).toMatch(/goes on/);
+  expect(mails[1]!.replaceAll(/=\r\n/g, '').replaceAll('=3D', '=')).toContain(replay);
   expect(JSON.stringify([mails, hooks.map((h) => h.body.toString())])).not.toContain(secret);
 });
 

@@ -110,11 +110,11 @@ export function firstLine({ restricts, uses }: Parked): Line {
 /** As the longest backoff of ours: a call that has been answered, or given up, is not on its way any more then, ms. */
 const settledMs = 60_000;
 
-/** When the head of the line may be tried, ms. One that goes ahead of a use that may have taken effect first gives the last call of that the time it would have had, but not what the vendor asked for beyond that. */
+/** When the head of the line may be tried, whole ms. One that goes ahead of a use that may have taken effect first gives the last call of that the time it would have had, but not what the vendor asked for beyond that. */
 export function dueOf({ restricts, uses, takenAt }: Parked, line: Line): number {
   if (line !== restricts || uses.offsets.length === 0 || uses.maybeSince === 0) return line.due;
   const { due, last } = uses;
-  return Math.max(restricts.due, Math.min(due, (last === undefined ? takenAt : last.at + last.durationMs) + settledMs));
+  return Math.max(restricts.due, Math.min(due, (last === undefined ? takenAt : Math.ceil(last.at + last.durationMs)) + settledMs));
 }
 
 /** The head is done with: nothing is known of the next one. */

@@ -11,7 +11,7 @@ export function createMetrics(registry: Registry) {
     topicMissing: new Gauge({ name: 'weir_policy_topic_missing', help: '1 while nothing is decided because a topic of the running release does not exist.', registers }),
     waited: new Histogram({ name: 'weir_policy_wait_seconds', help: 'How long a record waited for the consent and identity it depends on.', buckets: [0.001, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 1, 5, 30], registers }),
     folded: new Counter({ name: 'weir_consent_folded_total', help: 'Consent changes folded, by whether they changed a state; erased: what somebody had said before the erasure.', labelNames: ['changed'], registers }),
-    applied: new Histogram({ name: 'weir_consent_applied_seconds', help: 'From the acceptance of a consent change, whatever its source, until every instance that may call had applied it.', buckets: [0.01, 0.02, 0.05, 0.1, 0.15, 0.25, 0.5, 1, 2.5, 5, 10, 30, 120], registers }),
+    applied: new Histogram({ name: 'weir_consent_applied_seconds', help: 'From the acceptance of a consent change, whatever its source, until every instance that may call had applied it; only where the release has a route of ConsentApplied.', buckets: [0.01, 0.02, 0.05, 0.1, 0.15, 0.25, 0.5, 1, 2.5, 5, 10, 30, 120], registers }),
     unknownPurpose: new Counter({ name: 'weir_consent_unknown_purpose_total', help: 'Consent changes for a purpose that the workspace does not have, by source.', labelNames: ['source'], registers }),
     foldLatency: new Histogram({ name: 'weir_consent_fold_seconds', help: 'From the append of a consent change to the acknowledged state.', buckets: [0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 1, 5, 30], registers }),
   };

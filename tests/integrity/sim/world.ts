@@ -137,7 +137,7 @@ export async function simulate(seed: number, options: { events?: number; faults?
   const instances = kinds.flatMap((kind) => [0, 1].map((index): Instance => ({ kind, index, disk: createDisk(), actor: createActor(''), starts: 0, service: undefined, app: undefined, appender: undefined, intake: undefined })));
 
   const vault: ServiceContext['vault'] = {
-    get: (name) => new Secret(`secret-of-${name}`), has: () => true, signing: () => undefined, previous: () => undefined,
+    get: (name) => new Secret(`secret-of-${name}`), has: () => true, scopes: () => undefined, signing: () => undefined, previous: () => undefined,
     revision: () => 0, onChange: () => () => {}, refresh: () => Promise.resolve(), status: () => ({ available: true }), close: () => {},
   };
 
