@@ -42,6 +42,8 @@ export function createServer(options: ServerOptions): FastifyInstance & { readon
   const { refused } = options;
   const app = Fastify({
     logger: false, requestTimeout: options.requestTimeoutMs, forceCloseConnections: 'idle', exposeHeadRoutes: false,
+    // What comes on an open connection while it closes is answered as ever; a bare 503 would not say when to come again.
+    return503OnClosing: false,
     // A name that is too long is a name that is not known.
     routerOptions: { maxParamLength: 16 * 1024 },
     // The default looks for slow requests only every 30 s.
