@@ -3,13 +3,13 @@ import { readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { createTree, encodeLeaf, newSigningKey, signCheckpoint, signingKey, verifierOf } from '@weir/audit';
 import { expect, test } from 'vitest';
-import { audited, consentHeld, decidedForEach, effectsOnce, endedOnce, lastNoHolds, nothingLost, ordered, releasesNamed, sameBytes, zombiesHarmless } from './checkers.ts';
-import type { History } from './history.ts';
+import { audited, bounded, consentHeld, decidedForEach, effectsOnce, endedOnce, lastNoHolds, limitsHeld, nothingLost, ordered, releasesNamed, sameBytes, zombiesHarmless } from './checkers.ts';
+import { decidedOf, keyOf, type History } from './history.ts';
 import { createRoutes } from './routes.ts';
 
 const raw = (n: number): History['raw'][number] => ({ event: `e${n}`, hash: `h${n}`, objectKey: 'u1', source: 'segment', partition: 0, offset: n });
 const canonical = (n: number): History['canonical'][number] => ({ event: `e${n}`, output: `o${n}`, source: 'segment', subject: 's1', partition: 0, offset: n, type: 'Profile', release: 'r1', value: Buffer.from(`v${n}`), wanted: { must: ['newsletter|subscribe'], may: ['newsletter|subscribe'] }, userId: 'u1' });
-const dispatch = (n: number): History['dispatch'][number] => ({ event: `e${n}`, output: `o${n}`, destination: 'newsletter', operation: 'subscribe', kind: 'use', subject: 's1', release: 'r1', partition: 0, offset: n, order: '' });
+const dispatch = (n: number): History['dispatch'][number] => ({ event: `e${n}`, output: `o${n}`, destination: 'newsletter', operation: 'subscribe', kind: 'use', subject: 's1', release: 'r1', partition: 0, offset: n, order: '', at: 900 + n, decided: undefined });
 const end = (n: number): History['ends'][number] => ({ key: `k${n}`, event: `e${n}`, output: `o${n}`, destination: 'newsletter', operation: 'subscribe', state: 'delivered', effect: 'done', at: 1000 + n, reason: null, owner: 'a/1/x', owned: true });
 const arrival = (n: number): History['arrivals'][number] => ({ destination: 'newsletter', operation: 'subscribers', idempotencyKey: `k${n}`, subject: 's1', body: { email: 'p@larkspur.example' }, at: 900 + n, applied: true, n });
 const good: History = {
@@ -78,6 +78,31 @@ test.each<[string, Partial<History>, (h: History) => string[]]>([
   expect(checker({ ...good, ...bad })).not.toEqual([]);
 });
 
+test('what refuses says when to come again; any other answer is seen', () => {
+  const refusal = (status: number, retryAfter: string | null) => ({ at: 1, instance: 1, status, retryAfter });
+  expect(bounded([refusal(429, '1'), refusal(503, '2')])).toEqual([]);
+  for (const bad of [refusal(503, null), refusal(429, 'soon'), refusal(500, '1'), refusal(408, null), refusal(400, null)]) expect(bounded([refusal(429, '1'), bad]), String(bad.status)).toHaveLength(1);
+});
+
+test('more outputs of a subject in a window than the limit allows are seen, whoever decided them; the same one twice, another window and another clock are not more', () => {
+  const limit = { rule: 'few', count: 2, perMs: 1000 };
+  const at = (n: number, when: number, broker = when): History['dispatch'][number] => ({ ...dispatch(n), at: broker, decided: { at: when, limits: ['other', 'few'] } });
+  const found = (...list: History['dispatch']): string[] => limitsHeld({ dispatch: list }, limit);
+  expect(found(at(1, 5000), at(2, 5100), at(3, 5999))).toHaveLength(1);
+  expect(found(at(1, 5000), at(2, 5100), at(2, 5900), { ...at(1, 5950), order: 'rpl_1' })).toEqual([]);
+  expect(found(at(1, 5000), at(2, 5100), at(3, 6000), { ...at(4, 5200), subject: 's2' }, { ...at(5, 5300), decided: { at: 5300, limits: ['other'] } })).toEqual([]);
+  expect(found(at(1, 5000), at(2, 5100), at(3, 5200, 605_200))).toEqual([]);
+  expect(decidedOf('5000;insert;other,few')).toEqual({ at: 5000, limits: ['other', 'few'] });
+  expect(decidedOf('')).toBeUndefined();
+});
+
+test('a call of a vendor without keys is known by the key in its body, alone or in a batch; a question to it is no call', () => {
+  expect(['k1', 'k2', null]).toEqual([keyOf({ idempotencyKey: null, body: { key: 'k1' } }), keyOf({ idempotencyKey: 'k2', body: { key: 'k1' } }), keyOf({ idempotencyKey: null, body: null })]);
+  const late = { ...arrival(1), at: 2000 };
+  expect(zombiesHarmless({ ...good, arrivals: [...good.arrivals, { ...late, operation: 'read notes', applied: false }] }, 250)).toEqual([]);
+  expect(zombiesHarmless({ ...good, arrivals: [...good.arrivals, late] }, 250)).toHaveLength(1);
+});
+
 test('a grant by the other identifier lets a call pass while the first says nothing yet', () => {
   expect(consentHeld({ ...good, consent: [{ ...good.consent[0]!, id: 'u-1' }] }, 100, idsOf)).toEqual([]);
 });
@@ -102,7 +127,7 @@ test('of ends that owners before wrote late, or that turn out to be applied, one
 });
 
 const workspace = join(import.meta.dirname, 'workspace');
-const files = readdirSync(workspace, { recursive: true, encoding: 'utf8' }).filter((f) => f.endsWith('.yaml')).map((path) => ({ path, content: readFileSync(join(workspace, path), 'utf8') }));
+const files = readdirSync(workspace, { recursive: true, encoding: 'utf8' }).filter((f) => f.endsWith('.yaml')).sort().map((path) => ({ path, content: readFileSync(join(workspace, path), 'utf8') }));
 
 test('what a record is wanted for is by the routes of the workspace and their conditions; by two releases, what both ask for must be, what one asks for may be', () => {
   const routes = createRoutes();
@@ -110,7 +135,10 @@ test('what a record is wanted for is by the routes of the workspace and their co
   const profile = { email: 'p@larkspur.example', userId: 'u-1' };
   expect(routes.wanted('Profile', profile, 'segment').must).toEqual(['newsletter|subscribe', 'warehouse|insert']);
   expect(routes.wanted('Profile', { ...profile, email: null }, 'segment').must).toEqual(['warehouse|insert']);
-  expect(routes.wanted('Event', { name: 'x' }, 'segment').must).toEqual(['warehouse|insert']);
+  expect(routes.wanted('Event', { name: 'x', userId: 'u-1' }, 'segment').must).toEqual(['warehouse|insert']);
+  const third = { ...profile, userId: 'u-3' };
+  expect(routes.wanted('Profile', third, 'segment').must).toEqual(['crm|note', 'newsletter|subscribe', 'warehouse|insert']);
+  expect(routes.wanted('Event', third, 'segment').must.toSorted()).toEqual(['crm|rows', 'warehouse|insert']);
   const change = (state: string) => routes.wanted('ConsentChange', { ...profile, purpose: 'email-marketing', state }, 'segment');
   expect([change('withdrawn').must, change('granted').may]).toEqual([['newsletter|unsubscribe'], []]);
   // A condition that fails holds: what it is about is denied, or sent where it restricts.

@@ -2,7 +2,8 @@
 import { decodeLeaf, verifyLog } from '@weir/audit';
 import { replaces } from '../../services/dispatcher/ledger.ts';
 import type { EndState } from '../../services/dispatcher/types.ts';
-import type { EndRecord, History } from './history.ts';
+import { isReadBack, type EndRecord, type History } from './history.ts';
+import type { Refusal } from './traffic.ts';
 
 export const invariants = ['I1', 'I2', 'I3', 'I4', 'I5', 'I6', 'I7', 'I8', 'I9', 'I10', 'I11', 'I12'] as const;
 export type Invariant = (typeof invariants)[number];
@@ -286,7 +287,7 @@ export function sameBytes(history: History): string[] {
  * `skewMs`: between the clocks of broker and vendor.
  */
 export function zombiesHarmless(history: History, skewMs: number): string[] {
-  const calls = Map.groupBy(history.arrivals.filter((a) => a.idempotencyKey !== null), (a) => `${a.destination}|${a.idempotencyKey}`);
+  const calls = Map.groupBy(history.arrivals.filter((a) => a.idempotencyKey !== null && !isReadBack(a)), (a) => `${a.destination}|${a.idempotencyKey}`);
   const putBack = new Set(history.dispatch.filter((d) => d.order !== '').map(delivery));
   // What ended otherwise than delivered is called again when an order puts it back.
   const endsOf = Map.groupBy(history.ends.filter((e) => e.state === 'delivered' || !putBack.has(delivery(e))), (e) => `${e.destination}|${e.key}`);
@@ -296,6 +297,28 @@ export function zombiesHarmless(history: History, skewMs: number): string[] {
     const story = (): string => `calls at ${calls.get(key)!.map((a) => a.at).join(', ')}; ${ends.map((e) => `ended ${e.state} at ${e.at} by ${e.owner}${e.owned ? '' : ', no owner any more'}`).join('; ')}`;
     return late.map((a) => `a call under ${key} arrived ${a.at - endAt} ms after its end: ${story()}`);
   });
+}
+
+/** What ingest can not take it refuses with 429 or 503 and a time to come back; no sender is told anything else. */
+export function bounded(refusals: readonly Refusal[]): string[] {
+  return refusals.filter(({ status, retryAfter }) => !((status === 429 || status === 503) && /^\d+$/.test(retryAfter ?? ''))).map(({ at, instance, status, retryAfter }) => `ingest ${instance} answered ${status} ${retryAfter === null ? 'without Retry-After' : `with Retry-After ${JSON.stringify(retryAfter.slice(0, 40))}`} at ${at}`);
+}
+
+/** So far the clock of who decided may be from that of the brokers: a delivery that was decided by a clock that had stepped is of another window. */
+const limitSkewMs = 1000;
+
+/**
+ * No window of a limit rule (`by: subject`) lets more outputs of a subject through than its count, whoever counted and whoever
+ * died meanwhile: who takes over counts first what was let through. Of what was decided while clocks stepped nothing is said.
+ */
+export function limitsHeld(history: Pick<History, 'dispatch'>, { rule, count, perMs }: { readonly rule: string; readonly count: number; readonly perMs: number }): string[] {
+  const windows = new Map<string, Set<string>>();
+  for (const { output, subject, destination, operation, decided, at } of history.dispatch) {
+    if (decided?.limits.includes(rule) !== true || Math.abs(decided.at - at) > limitSkewMs) continue;
+    const window = `${subject} at ${destination} ${operation} from ${Math.floor(decided.at / perMs) * perMs}`;
+    windows.set(window, (windows.get(window) ?? new Set()).add(output));
+  }
+  return [...windows].filter(([, outputs]) => outputs.size > count).map(([window, outputs]) => `${rule} let ${outputs.size} outputs of ${window} through, and ${count} are allowed`);
 }
 
 /** Each delivery names a release that was applied. */

@@ -12,7 +12,7 @@ import { createRoutes, type Routes, type Wanted } from './routes.ts';
 
 export interface RawRecord { readonly event: string; readonly hash: string; readonly objectKey: string; readonly source: string; readonly partition: number; readonly offset: number }
 export interface CanonicalRecord { readonly event: string; readonly output: string; readonly source: string; readonly subject: string; readonly partition: number; readonly offset: number; readonly type: string; readonly release: string; readonly value: Buffer; /** By the routes of the workspace. */ readonly wanted: Wanted; readonly userId: string | null }
-export interface DispatchRecord { readonly event: string; readonly output: string; readonly destination: string; readonly operation: string; readonly kind: string; readonly subject: string; readonly release: string; readonly partition: number; readonly offset: number; /** By which replay order; '' = none. */ readonly order: string }
+export interface DispatchRecord { readonly event: string; readonly output: string; readonly destination: string; readonly operation: string; readonly kind: string; readonly subject: string; readonly release: string; readonly partition: number; readonly offset: number; /** By which replay order; '' = none. */ readonly order: string; /** By the brokers. */ readonly at: number; /** Which limit rules counted it, and when by the clock of who decided. */ readonly decided: { readonly at: number; readonly limits: readonly string[] } | undefined }
 export interface EndRecord { readonly key: string; readonly event: string; readonly output: string; readonly destination: string; readonly operation: string; readonly state: string; readonly effect: string; readonly at: number; readonly reason: string | null; /** By whom, and whether that was the owner by the order of its ledger when it came there. */ readonly owner: string; readonly owned: boolean }
 export interface OutcomeRecord { readonly event: string; readonly output: string | null; readonly destination: string | null; readonly operation: string | null; readonly state: string; readonly reason: string | null; /** Who told it. */ readonly stage: string }
 export interface ConsentRecord { readonly id: string; readonly purpose: string; readonly state: string; readonly version: number; readonly at: number }
@@ -51,11 +51,26 @@ const header = (record: RecordBatch['records'][number], name: string): string =>
 /** ISO text or ms. */
 const timeOf = (at: unknown): number => (typeof at === 'number' ? at : Date.parse(String(at)));
 
+/** `<when>;<operation>;<rules>` of a delivery that limit rules counted. */
+export function decidedOf(text: string): DispatchRecord['decided'] {
+  const [at, , rules] = text.split(';');
+  return rules === undefined ? undefined : { at: Number(at), limits: rules.split(',') };
+}
+
+/** A question whether something took effect. */
+export const isReadBack = ({ operation }: Pick<Arrival, 'operation'>): boolean => operation.startsWith('read ');
+
+/** A vendor that has no key of a call (or refused it) still shows the one that our body carries. */
+export function keyOf({ idempotencyKey, body }: Pick<Arrival, 'idempotencyKey'> & { readonly body: unknown }): string | null {
+  const own = (body as { readonly key?: unknown } | null)?.key;
+  return idempotencyKey ?? (typeof own === 'string' ? own : null);
+}
+
 async function vendorLog(sandbox: string, kind: 'effects' | 'arrivals'): Promise<Arrival[]> {
   const text = await (await fetch(`${sandbox}/${kind}`, { headers: { accept: 'application/x-ndjson' } })).text();
   return text.split('\n').filter((line) => line !== '').map((line) => {
     const entry = JSON.parse(line) as Arrival & { at: unknown };
-    return { ...entry, at: timeOf(entry.at) };
+    return { ...entry, idempotencyKey: keyOf(entry), body: entry.body ?? {}, at: timeOf(entry.at) };
   });
 }
 
@@ -113,7 +128,7 @@ function add(history: History, topic: string, partition: number, record: RecordB
   switch (name) {
     case 'weir.internal.Delivery':
       if (topic.startsWith('parked.')) history.parked.push({ output: value.outputId, destination: value.destination, operation: value.operation, offset: record.offset });
-      if (topic.startsWith('dispatch.')) history.dispatch.push({ event: value.eventId, output: value.outputId, destination: value.destination, operation: value.operation, kind: value.kind, subject: record.key!.toString(), release: value.release, partition, offset: record.offset, order: header(record, H.intent) });
+      if (topic.startsWith('dispatch.')) history.dispatch.push({ event: value.eventId, output: value.outputId, destination: value.destination, operation: value.operation, kind: value.kind, subject: record.key!.toString(), release: value.release, partition, offset: record.offset, order: header(record, H.intent), at: record.timestamp, decided: decidedOf(header(record, H.limits)) });
       return;
     case 'weir.internal.LedgerEnd':
       history.ends.push({ key: value.key, event: value.eventId, output: value.outputId, destination: topic.slice('ledger.'.length), operation: value.operation, state: value.state, effect: value.effect, at: record.timestamp, reason: value.reason, owner: value.owner, owned: owners.get(`${topic}/${partition}`)?.owner === value.owner });

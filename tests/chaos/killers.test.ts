@@ -1,5 +1,6 @@
+import { arm, disarm, failpoint } from '@weir/failpoint';
 import { expect, test } from 'vitest';
-import { choose, createStarts, pointsOf } from './killers.ts';
+import { choose, createStarts, pointsOf, stallOf, untried } from './killers.ts';
 import { createRandom } from './random.ts';
 
 test('no more processes start at once than are let, in order, and one that fails to start gives its turn away', async () => {
@@ -55,4 +56,28 @@ test('a point that is armed and never reached takes no more lives than the other
 test('where only some points lack kills every life is for them', () => {
   const random = createRandom(7, 'late');
   for (let i = 0; i < 100; i++) expect(choose('ingest', { counts: new Map([['ingest poller.page-fetched', 4]]), misses: new Map([['ingest poller.page-fetched', 30]]), random, wanted: () => ['poller.page-fetched'] })).toBe('poller.page-fetched');
+});
+
+test('a point with a detail is one of its own, by the name that arms it: it strikes where that topic is written, and nowhere else', () => {
+  const point = pointsOf('dispatcher').find((p) => p.includes('@'))!;
+  expect(point).toBe('log.produce-sent@.dlq');
+  expect(untried()).toEqual([]);
+  const struck: string[] = [];
+  arm(`${point}:1`, (name) => struck.push(name));
+  try {
+    for (const topic of ['weir.outcome', 'weir.ledger.dlq-like', 'weir.dispatch.warehouse']) failpoint('log.produce-sent', topic);
+    expect(struck).toEqual([]);
+    failpoint('log.produce-sent', 'weir.dlq');
+    expect(struck).toEqual(['log.produce-sent']);
+  } finally {
+    disarm();
+  }
+});
+
+test('one life in twelve stands still instead of dying, one in ten of these for 30 s, but none while it starts', () => {
+  const random = createRandom(7, 'stall');
+  const stalls = Array.from({ length: 5000 }, () => stallOf(random, false)).filter((ms) => ms > 0);
+  expect(stalls.length / 5000).toBeCloseTo(0.08, 1);
+  expect(stalls.filter((ms) => ms === 30_000).length / stalls.length).toBeCloseTo(0.1, 1);
+  expect(Math.max(...Array.from({ length: 2000 }, () => stallOf(random, true)))).toBeLessThan(10_000);
 });

@@ -5,8 +5,13 @@ import type { Random } from './random.ts';
 import { tearOne } from './torn.ts';
 import { clientOf, holdsWork, lagOf, sessionMs, victims, type Victim, type World } from './world.ts';
 
+/** A point of the catalogue, or one of it where it is passed with this detail (packages/failpoint): `log.produce-sent@.dlq`. */
+export type Point = Failpoint | `${Failpoint}@${string}`;
+const failpointOf = (point: Point): Failpoint => point.split('@')[0] as Failpoint;
+
 /** Up to which passing of a point a kill waits: often passed ones are struck anywhere. */
-const passings: Partial<Record<Failpoint, number>> = {
+const passings: Partial<Record<Point, number>> = {
+  'log.produce-sent@.dlq': 1,
   'log.schema-fetch': 4, 'poller.page-fetched': 2, 'poller.produced': 2, 'poller.cursor-saved': 2, 'normalizer.dlq-written': 2, 'normalizer.release-switch': 1, 'policy.tables-loading': 1, 'policy.folded': 4, 'policy.states-acked': 4,
   'dispatcher.taking-over': 2, 'dispatcher.before-connect': 60, 'dispatcher.sent': 60, 'dispatcher.response-read': 60, 'dispatcher.dlq-written': 1, 'dispatcher.ledger-written': 40, 'dispatcher.retry-scheduled': 2, 'dispatcher.parked-written': 1, 'dispatcher.marker-written': 1,
   'control.authorized': 3, 'control.audit-written': 2, 'control.change-made': 2, 'control.put-back': 1, 'control.erasure-marked': 1, 'control.keys-destroyed': 1,
@@ -20,14 +25,15 @@ const ofStage: Record<Victim, { readonly 'log.produce-sent': number; readonly 'l
   control: { 'log.produce-sent': 20, 'log.commit-sent': 1, others: 3 },
 };
 /** What an instance passes when it is its turn (one of them polls), or when operators have got through to it. */
-const isRare = (stage: Victim, point: Failpoint): boolean => stage === 'control' || point.startsWith('poller.');
+const isRare = (stage: Victim, point: Point): boolean => stage === 'control' || point.startsWith('poller.');
 /** Passed while a process starts: armed at once. */
 const atStart: ReadonlySet<string> = new Set<Failpoint>(['log.schema-fetch', 'policy.tables-loading', 'dispatcher.taking-over']);
 /**
  * What a victim surely held, by where it died; undefined = that says nothing, and it is looked whether something waited:
  * behind the commits of its partitions, or of its requests (`holdsWork`).
  */
-const inHand: Record<Failpoint, string | undefined> = {
+const inHand: Record<Failpoint, string | undefined> & Partial<Record<Point, string>> = {
+  'log.produce-sent@.dlq': 'a delivery that is given up and whose end is not written',
   // Also reports of what is applied, incidents, marks and cursors are produced.
   'log.produce-sent': undefined,
   'log.commit-sent': 'offsets above those that are committed: others are not sent (packages/log/commits.ts)',
@@ -65,29 +71,29 @@ const inHand: Record<Failpoint, string | undefined> = {
   'control.erasure-marked': 'an erasure that is not acknowledged',
   'control.keys-destroyed': 'an erasure that is not acknowledged',
 };
-const sharedPoints: Record<Victim, readonly Failpoint[]> = { ingest: ['log.produce-sent'], control: ['log.produce-sent'], normalizer: ['log.produce-sent', 'log.commit-sent', 'log.schema-fetch'], policy: ['log.produce-sent', 'log.commit-sent'], dispatcher: ['log.produce-sent', 'log.commit-sent'] };
+const sharedPoints: Record<Victim, readonly Point[]> = { ingest: ['log.produce-sent'], control: ['log.produce-sent'], normalizer: ['log.produce-sent', 'log.commit-sent', 'log.schema-fetch'], policy: ['log.produce-sent', 'log.commit-sent'], dispatcher: ['log.produce-sent', 'log.produce-sent@.dlq', 'log.commit-sent'] };
 
 /** Points of a stage: by the catalogue, so that a new one is tried without a word here. */
-export function pointsOf(stage: Victim): Failpoint[] {
+export function pointsOf(stage: Victim): Point[] {
   const own = (Object.keys(failpoints) as Failpoint[]).filter((name) => name.startsWith(`${stage}.`) || (stage === 'ingest' && name.startsWith('poller.')));
   return [...own, ...sharedPoints[stage]];
 }
 
 /** Points that no killer reaches: one that is forgotten would never be tried. */
 export function untried(): string[] {
-  const tried = new Set<string>(victims.flatMap(pointsOf));
+  const tried = new Set<string>(victims.flatMap(pointsOf).map(failpointOf));
   return Object.keys(failpoints).filter((name) => !tried.has(name));
 }
 
-function passingsOf(stage: Victim, point: Failpoint): number {
+function passingsOf(stage: Victim, point: Point): number {
   const of = ofStage[stage];
   return passings[point] ?? (point === 'log.produce-sent' || point === 'log.commit-sent' ? of[point] : of.others);
 }
 
 /** What makes the process pass a point that traffic alone passes seldom. */
-async function provoke(world: World, point: Failpoint, random: Random): Promise<void> {
-  if (point.startsWith('control.')) world.operators.provoke(point);
-  else if (point === 'dispatcher.dlq-written') await world.vendorFault({ mode: 'permanent', count: 3 });
+async function provoke(world: World, point: Point, random: Random): Promise<void> {
+  if (point.startsWith('control.')) world.operators.provoke(point as Failpoint);
+  else if (point === 'dispatcher.dlq-written' || point === 'log.produce-sent@.dlq') await world.vendorFault({ mode: 'permanent', count: 3 });
   else if (point === 'normalizer.dlq-written') world.traffic.poison(3);
   else if (point === 'dispatcher.parked-written' || point === 'dispatcher.marker-written' || point === 'dispatcher.retry-scheduled') for (let i = 0; i < 12; i++) await world.vendorFault({ mode: '5xx', subject: world.traffic.person(random), forMs: 4000 });
 }
@@ -106,7 +112,7 @@ export interface KillerPorts {
   /** Asks for another release until it is made, or `enough`. */
   readonly switchRelease: (enough: () => boolean) => Promise<unknown>;
   /** What lacks kills at the stage, where that is all that is wanted; none = it rests while others lack some. Undefined: anything. */
-  readonly wanted: (stage: Victim) => readonly Failpoint[] | undefined;
+  readonly wanted: (stage: Victim) => readonly Point[] | undefined;
   killed(stage: Victim, instance: number, point: string, counted: boolean): void;
   /** It ended by itself: an error that nobody declared. */
   ended(stage: Victim, instance: number, code: number | null): void;
@@ -169,7 +175,7 @@ export const deadAfter = 40;
 const missesOfKill = 3;
 
 /** The points that have the fewest kills, one of them; one that is not reached moves back, so that it does not take the lives of the others. Now and then any. */
-export function choose(stage: Victim, { counts, misses, random, wanted }: Pick<KillerPorts, 'counts' | 'misses' | 'random' | 'wanted'>): Failpoint {
+export function choose(stage: Victim, { counts, misses, random, wanted }: Pick<KillerPorts, 'counts' | 'misses' | 'random' | 'wanted'>): Point {
   const points = wanted(stage) ?? pointsOf(stage);
   // Where nothing else is wanted any more every instance waits at what lacks: only one of them polls.
   if (points.length < pointsOf(stage).length) return random.pick(points);
@@ -177,6 +183,15 @@ export function choose(stage: Victim, { counts, misses, random, wanted }: Pick<K
   const of = (name: string): number => (counts.get(`${stage} ${name}`) ?? 0) + Math.floor((misses.get(`${stage} ${name}`) ?? 0) / missesOfKill);
   const least = Math.min(...points.map(of));
   return random.pick(points.filter((name) => of(name) <= least + 1));
+}
+
+/** A garbage collection, or a computation without an end: 30 s. A process that starts is not kept so long: its start takes a turn of the others. */
+const longStallMs = 30_000;
+
+/** How long it is to stand still at its point instead of dying; 0 = it dies. One in twelve, and of these one in ten for long. */
+export function stallOf(random: Random, starts: boolean): number {
+  if (random.next() >= 0.08) return 0;
+  return !starts && random.next() < 0.1 ? longStallMs : sessionMs + random.below(sessionMs);
 }
 
 /** Runs until `done`; then the instance runs unarmed. */
@@ -195,10 +210,10 @@ export async function runKiller(stage: Victim, instance: number, ports: KillerPo
     if (options.faults.has('torn') && random.next() < 0.1 && tearOne(join(fleet.dataDir, 'state', stage, String(instance)), random)) ports.tore();
     const dueMs = ports.pace(stage);
     if (atStart.has(point) && dueMs > 0) await pause(Math.min(dueMs, 20_000));
-    const stall = options.faults.has('stall') && random.next() < 0.08 ? `~${sessionMs + random.below(sessionMs)}` : '';
+    const stallMs = options.faults.has('stall') ? stallOf(random, atStart.has(point)) : 0;
     // Counted from the start: at start it may already pass the point, and then that is a kill like any other.
     const fromMs = dueMs === 0 || atStart.has(point) ? 0 : Math.round(dueMs + ports.starts.usualMs(stage));
-    const spec = `${point}:${1 + random.below(passingsOf(stage, point))}${fromMs === 0 ? '' : `+${fromMs}`}${stall}`;
+    const spec = `${point}:${1 + random.below(passingsOf(stage, point))}${fromMs === 0 ? '' : `+${fromMs}`}${stallMs === 0 ? '' : `~${stallMs}`}`;
     const started = Promise.withResolvers<void>();
     const starting = ports.starts.inTurn(stage, async () => {
       await world.holdings.begins(clientOf(stage, instance));
@@ -209,7 +224,7 @@ export async function runKiller(stage: Victim, instance: number, ports: KillerPo
     await started.promise;
     const child = fleet.process(stage, instance);
     if (child === before) throw new Error(`${stage} ${instance} was not started`);
-    await life(child, starting, point, dueMs);
+    await life(child, starting, point, dueMs, stallMs);
   }
   const last = fleet.process(stage, instance);
   last.kill('SIGKILL');
@@ -226,11 +241,12 @@ export async function runKiller(stage: Victim, instance: number, ports: KillerPo
   }
 
   /** Until it dies at its point, by itself, or by our patience. */
-  async function life(child: ReturnType<typeof fleet.process>, starting: Promise<unknown>, point: Failpoint, dueMs: number): Promise<void> {
+  async function life(child: ReturnType<typeof fleet.process>, starting: Promise<unknown>, point: Point, dueMs: number, stallMs: number): Promise<void> {
     const exit = exitOf(child);
     await Promise.race([starting, exit]);
     const began = performance.now();
-    const patienceMs = (isRare(stage, point) ? 15_000 : 6000) + random.below(8000);
+    // One that stands still is not killed before it goes on: what it does then is what is looked at.
+    const patienceMs = (isRare(stage, point) ? 15_000 : 6000) + random.below(8000) + stallMs;
     let provoked = false;
     while (!isDead(child) && !ports.done()) {
       const overMs = performance.now() - began - dueMs - patienceMs;

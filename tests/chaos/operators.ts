@@ -59,8 +59,30 @@ const pauseMs = 6000;
 const ended: ReadonlySet<string> = new Set(['finished', 'cancelled', 'failed', 'empty', 'erased', 'done', 'unknown']);
 const operators = 2;
 
-/** Of two releases that differ in nothing that matters to a delivery. */
-const filesOf = (workspace: string, version: number): ReleaseFile[] => withDefaults(readWorkspace(workspace).map((file) => (file.path === 'weir.yaml' ? { ...file, content: `name: chaos\ndoc: Version ${version}.\nregion: DE\n` } : file)), adapters, readAdapterFile);
+/** What the odd release maps besides, of a profile of either source: the plan is its title, too. */
+const more = {
+  'mappings/members.yaml': ['      plan: plan\n', '      plan: plan\n      title: { from: plan }\n'],
+  'mappings/segment.yaml': ['      title: { from: traits.title, onError: skip }\n', '      title: { from: [traits.title, traits.plan], onError: skip }\n'],
+} as const;
+
+/**
+ * Of two releases that agree in what they route, let pass and name, and differ in what they map: the same item gives other
+ * bytes under the other one. So a change in the middle of a batch shows, and each record must name its own.
+ */
+export function filesOf(workspace: string, version: number): ReleaseFile[] {
+  const files = new Map(readWorkspace(workspace).map(({ path, content }) => [path, content]));
+  files.set('weir.yaml', `name: chaos\ndoc: Version ${version}.\nregion: DE\n`);
+  if (version % 2 === 1) {
+    files.set('sources/segment.yaml', `${files.get('sources/segment.yaml')!}mapping: segment.yaml\n`);
+    files.set('mappings/segment.yaml', readAdapterFile('segment', 'mappings/segment.yaml'));
+    for (const [path, [from, to]] of Object.entries(more)) {
+      const before = files.get(path)!;
+      if (before.split(from).length !== 2) throw new Error(`${path} has not one line ${from.trim()}`);
+      files.set(path, before.replace(from, to));
+    }
+  }
+  return withDefaults([...files].map(([path, content]) => ({ path, content })), adapters, readAdapterFile);
+}
 
 const sleep = (ms: number): Promise<void> => new Promise((done) => { setTimeout(done, ms); });
 

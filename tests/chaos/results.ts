@@ -5,6 +5,7 @@ import { join, resolve } from 'node:path';
 import { invariants, type Invariant } from './checkers.ts';
 import { pointsOf } from './killers.ts';
 import { manyKills, type Options } from './options.ts';
+import type { NetworkProxy } from './proxy.ts';
 import { victims } from './world.ts';
 
 const root = resolve(import.meta.dirname, '../..');
@@ -29,6 +30,10 @@ export interface Round {
   readonly points: Readonly<Record<string, number>>;
   readonly violations: Readonly<Record<Invariant, number>>;
   readonly firstViolations: readonly string[];
+  /** By which the network failed. Not told before 2026-11-28. */
+  readonly proxy?: NetworkProxy['kind'];
+  /** How often senders were answered which status; a connection that failed is no answer. Not told before 2026-11-28. */
+  readonly answers?: Readonly<Record<string, number>>;
 }
 
 const git = (...args: string[]): string => execFileSync('git', args, { cwd: root, encoding: 'utf8' }).trim();

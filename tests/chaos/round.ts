@@ -1,16 +1,16 @@
 /** One round: start everything, break it until enough was killed and sent, heal it, and judge what is left. */
-import { cpSync, existsSync, readFileSync, writeFileSync } from 'node:fs';
+import { existsSync, readFileSync } from 'node:fs';
 import { availableParallelism, cpus } from 'node:os';
 import { join } from 'node:path';
 import { keptCheckpoints } from '@weir/audit';
-import type { Failpoint } from '@weir/failpoint';
 import { keyedId } from '@weir/pipeline';
 import { waitFor } from '@weir/testing';
 import { readWorkspaceKey } from '@weir/vault';
 import { answersHold, changesAudited, erased, pausesHold } from './change-checkers.ts';
-import { audited, consentHeld, decidedForEach, effectsOnce, endedOnce, invariants, lastNoHolds, nothingLost, ordered, releasesNamed, sameBytes, zombiesHarmless, type Invariant, type Signed } from './checkers.ts';
+import { audited, bounded, consentHeld, decidedForEach, effectsOnce, endedOnce, invariants, lastNoHolds, limitsHeld, nothingLost, ordered, releasesNamed, sameBytes, zombiesHarmless, type Invariant, type Signed } from './checkers.ts';
+import { keepEvidence } from './evidence.ts';
 import { readHistory, type History } from './history.ts';
-import { createStarts, deadAfter, runKiller } from './killers.ts';
+import { createStarts, deadAfter, runKiller, type Point } from './killers.ts';
 import type { Options } from './options.ts';
 import { createRandom } from './random.ts';
 import { commit, lacking, type Round } from './results.ts';
@@ -18,6 +18,8 @@ import { userIdOf } from './traffic.ts';
 import { calm, runWeather, startVendorFaults } from './weather.ts';
 import { callTimeoutMs, instances, instancesOf, lagOf, sessionMs, stages, startWorld, victims, type Stage, type Victim, type World } from './world.ts';
 
+/** Of workspace/policies/default.yaml. */
+export const limitOfWorkspace = { rule: 'warehouse-a-minute', count: 4, perMs: 60_000 };
 const maxRssMb = 400;
 const settleMs = 240_000;
 /** Senders wait while the stages have more than this before them. */
@@ -53,22 +55,44 @@ export async function runRound(options: Options, round: number, goal: Goal): Pro
   const began = performance.now();
   const world = await startWorld(options, round);
   const tally: Tally = { kills: 0, uncounted: 0, ended: 0, points: new Map(goal.points), faults: new Map(), broken: Object.fromEntries(invariants.map((i) => [i, []])) as never };
+  let history: History | undefined;
   try {
     await startVendorFaults(world);
     const unreached = await breakUntilDone(world, round, goal, tally, began);
-    const history = await judge(world, tally);
+    const signed = await quiet(world, tally);
+    history = await historyOf(world);
+    judge(world, tally, history, signed);
     const violations = Object.fromEntries(invariants.map((i) => [i, tally.broken[i].length])) as Record<Invariant, number>;
     const firstViolations = invariants.flatMap((i) => tally.broken[i].slice(0, 5).map((line) => `${i}: ${line}`));
-    if (firstViolations.length > 0 && options.keep) keep(world, history);
     const own = [...tally.points].map(([name, n]) => [name, n - (goal.points.get(name) ?? 0)] as const).filter(([, n]) => n > 0);
     const result: Round = {
       commit: commit(), at: new Date().toISOString(), machine: `${cpus().length} cores`, seed: options.seed, round, seconds: Math.round((performance.now() - began) / 1000), kills: tally.kills, uncounted: tally.uncounted, endedByThemselves: tally.ended,
       events: new Set(history.raw.map((r) => r.event)).size, effects: history.effects.length, faults: Object.fromEntries([...tally.faults].sort()), points: Object.fromEntries(own.sort()), violations, firstViolations,
+      proxy: world.proxy.kind, answers: answersOf(world),
     };
     return { result, unreached };
   } finally {
-    await world.close();
+    // Also of a round that could not be judged to its end.
+    const lines = invariants.flatMap((i) => tally.broken[i].map((line) => `${i}: ${line}`));
+    if (lines.length > 0) keep(world, lines, history);
+    await world.close(lines.length > 0);
   }
+}
+
+/** The evidence of a violation stays, whether it was asked for or not; where it can not be kept (a full disk) the result still counts. */
+function keep(world: World, violations: readonly string[], history: History | undefined): void {
+  try {
+    console.log(`kept: ${keepEvidence(world, violations, history)}`);
+  } catch (error) {
+    console.log(`not all was kept in ${world.dir}: ${(error as Error).message}`);
+  }
+}
+
+/** How often senders were answered what. */
+function answersOf({ traffic: { log } }: World): Record<string, number> {
+  const counts = new Map<string, number>([['200', log.requests]]);
+  for (const { status } of log.refusals) counts.set(String(status), (counts.get(String(status)) ?? 0) + 1);
+  return Object.fromEntries([...counts].sort());
 }
 
 async function breakUntilDone(world: World, round: number, goal: Goal, tally: Tally, began: number): Promise<string[]> {
@@ -92,9 +116,9 @@ async function breakUntilDone(world: World, round: number, goal: Goal, tally: Ta
     return Math.max((lags.get(stage) ?? 0) > farBehind ? workMs : 0, Math.min(15_000, (Math.max(0, ahead() + slack) * share / Math.max(rate, 1)) * 1000));
   };
   /** Behind kills and events only points are wanted: the processors are for those that lack some. */
-  const wanted = (stage: Victim): Failpoint[] | undefined => {
+  const wanted = (stage: Victim): Point[] | undefined => {
     if (tally.kills < goal.kills || traffic.log.events < goal.events) return undefined;
-    return [...lacking(tally.points, options.perPoint).keys()].filter((name) => name.startsWith(`${stage} `) && !isDead(name)).map((name) => name.slice(stage.length + 1) as Failpoint);
+    return [...lacking(tally.points, options.perPoint).keys()].filter((name) => name.startsWith(`${stage} `) && !isDead(name)).map((name) => name.slice(stage.length + 1) as Point);
   };
   const starts = createStarts(availableParallelism() + 1);
   let told = performance.now();
@@ -120,7 +144,7 @@ async function breakUntilDone(world: World, round: number, goal: Goal, tally: Ta
   await calm(world);
   traffic.hold(false);
   await traffic.stop();
-  for (const stage of stages) for (const n of instances) tally.faults.set('stall', (tally.faults.get('stall') ?? 0) + (readFileSync(world.fleet.logFile(stage, n), 'utf8').match(/^stood still for/gm)?.length ?? 0));
+  for (const stage of victims) for (const n of instancesOf(stage)) tally.faults.set('stall', (tally.faults.get('stall') ?? 0) + (readFileSync(world.fleet.logFile(stage, n), 'utf8').match(/^stood still for/gm)?.length ?? 0));
   const { log: ordered } = world.operators;
   for (const [name, n] of [['pauses', ordered.pauses.length], ['tokens', ordered.tokens.size], ['replays', ordered.replays.size], ['erasures', ordered.erasures.length]] as const) tally.faults.set(`ordered: ${name}`, n);
   console.log(`round ${round}: ${tally.kills} kills, ${traffic.log.events} events, ${ordered.tokens.size} tokens, ${ordered.pauses.length} pauses, ${ordered.replays.size} replays and ${ordered.erasures.length} erasures after ${minutes().toFixed(1)} min; waiting until all is quiet`);
@@ -216,17 +240,21 @@ async function signedAudit({ fleet }: World): Promise<Signed> {
   return { served: checkpoint, verifier, kept };
 }
 
-async function judge(world: World, tally: Tally): Promise<History> {
-  const { fleet, platform, traffic, feed, secrets } = world;
-  const { broken } = tally;
+/** Resolves when all is quiet, or can not be waited for any more, with the audit log as it is signed then. */
+async function quiet(world: World, tally: Tally): Promise<Signed> {
   let settled = false;
   const watched = supervise(world, () => settled, tally);
-  await settle(world, broken);
+  await settle(world, tally.broken);
   settled = true;
   await watched;
+  return signedAudit(world);
+}
+
+const historyOf = ({ fleet, platform }: World): Promise<History> => readHistory({ brokers: platform.bootstrap, registryUrl: platform.registryUrl, prefix: fleet.prefix, sandbox: fleet.sandbox, workspaceKey: readWorkspaceKey(fleet.dataDir, undefined) });
+
+function judge(world: World, { broken }: Tally, history: History, signed: Signed): void {
+  const { fleet, traffic, feed, secrets } = world;
   const key = readWorkspaceKey(fleet.dataDir, undefined);
-  const signed = await signedAudit(world);
-  const history = await readHistory({ brokers: platform.bootstrap, registryUrl: platform.registryUrl, prefix: fleet.prefix, sandbox: fleet.sandbox, workspaceKey: key });
   const sent = { answered: traffic.log.answered, poison: traffic.log.poison, consent: traffic.log.consent, members: feed.size() };
   const told = world.operators.log;
   broken.I1.push(...nothingLost(history, sent), ...decidedForEach(history), ...endedOnce(history), ...answersHold(history, told));
@@ -236,6 +264,7 @@ async function judge(world: World, tally: Tally): Promise<History> {
   broken.I4.push(...ordered(history, sent));
   broken.I5.push(...sameBytes(history));
   broken.I6.push(...zombiesHarmless(history, 250), ...pausesHold(history, told, callTimeoutMs + sessionMs));
+  broken.I7.push(...bounded(traffic.log.refusals), ...limitsHeld(history, limitOfWorkspace));
   broken.I9.push(...audited(history, signed), ...changesAudited(history));
   broken.I11.push(...erased(history, told, callTimeoutMs + sessionMs));
   broken.I12.push(...releasesNamed(history));
@@ -246,11 +275,4 @@ async function judge(world: World, tally: Tally): Promise<History> {
     }
   }
   for (const invariant of invariants) for (const line of broken[invariant].slice(0, 5)) console.log(`${invariant}: ${line}`);
-  return history;
-}
-
-function keep({ fleet, dir, traffic, operators: { log: told } }: World, history: History): void {
-  cpSync(fleet.dataDir, join(dir, 'fleet'), { recursive: true });
-  writeFileSync(join(dir, 'history.json'), JSON.stringify({ ...history, canonical: history.canonical.map(({ value, ...rest }) => ({ ...rest, value: value.toString('base64') })), leaves: history.leaves.map(({ bytes, at }) => ({ leaf: bytes.toString(), at })), operators: { ...told, switches: [...told.switches], tokens: [...told.tokens], replays: [...told.replays] }, letters: history.letters.map(({ value: _value, ...rest }) => rest), releases: [...history.releases], answered: [...traffic.log.answered] }));
-  console.log(`kept: ${dir}`);
 }

@@ -24,7 +24,9 @@ export function chaosTable(rounds: readonly Round[] = read<Round[]>('chaos.json'
     return `| ${name} | ${list.length} | ${kills} | ${total(list, (r) => r.uncounted)} | ${total(list, (r) => r.events)} | ${total(list, (r) => r.effects)} | ${Math.round(seconds / 60)} | ${(kills / Math.max(seconds, 1) * 60).toFixed(1)} | ${broken === '' ? 'none' : broken} |`;
   };
   const clean = rounds.filter((r) => Object.values(r.violations).every((n) => n === 0));
-  const lines = runs.map((list) => row(`${list[0]!.at.slice(0, 10)} \`${list[0]!.commit}\`, seed ${list[0]!.seed}, ${list[0]!.machine}`, list));
+  // Of rounds of before it was told nothing is said.
+  const proxies = (list: readonly Round[]): string => [...new Set(list.flatMap((r) => (r.proxy === undefined ? [] : [r.proxy === 'own' ? ', own proxy' : ', Toxiproxy'])))].sort().join('');
+  const lines = runs.map((list) => row(`${list[0]!.at.slice(0, 10)} \`${list[0]!.commit}\`, seed ${list[0]!.seed}, ${list[0]!.machine}${proxies(list)}`, list));
   const two = (head: string, list: [string, number][]): string[] => [`| ${head} | times |`, '|---|---|', ...list.map(([name, n]) => `| ${name} | ${n} |`)];
   return [
     '| run | rounds | kills | held nothing | events | effects | minutes | kills a minute | violations |', '|---|---|---|---|---|---|---|---|---|', ...lines, ...(runs.length > 1 ? [row('all without a violation', clean), row('all', rounds)] : []), '',

@@ -41,3 +41,30 @@ test('what falls due while nobody answers is sent after it, the same calls again
     server.close();
   }
 });
+
+test('what a sender is told besides 2xx is written down with its Retry-After; told never to try again it does not', async () => {
+  const statuses = [503, 400];
+  let asked = 0;
+  const server = createServer(async (request, response) => {
+    for await (const _ of request);
+    asked++;
+    const status = statuses.shift();
+    if (status === undefined) return response.writeHead(200, { 'content-type': 'application/json' }).end(JSON.stringify({ eventIds: ['e1'] }));
+    response.writeHead(status, status === 503 ? { 'retry-after': '2' } : {}).end('{}');
+  });
+  await new Promise<void>((done) => { server.listen(0, '127.0.0.1', done); });
+  const traffic = startTraffic({ ingest: [`http://127.0.0.1:${(server.address() as AddressInfo).port}`], authorization: () => 'x', random: createRandom(1), people: 8, workers: 1, batch: 4, rate: 1 }, feed);
+  traffic.hold(true);
+  try {
+    const one = { userId: 'u-1', email: 'p1@larkspur.example', body: {} };
+    expect(await traffic.send([one])).toEqual([]);
+    expect(asked).toBe(2);
+    expect(traffic.log.refusals).toMatchObject([{ instance: 1, status: 503, retryAfter: '2' }, { instance: 1, status: 400, retryAfter: null }]);
+    expect(await traffic.send([one])).toEqual(['e1']);
+    expect([traffic.log.requests, traffic.log.events, traffic.log.refusals.length]).toEqual([1, 1, 2]);
+    await traffic.stop();
+  } finally {
+    server.closeAllConnections();
+    server.close();
+  }
+});

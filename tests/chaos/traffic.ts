@@ -11,11 +11,18 @@ export interface SendersLog {
   /** Event ids of what no mapping takes. */
   readonly poison: string[];
   events: number;
+  /** Requests that were answered 2xx. */
+  requests: number;
+  /** Every other answer. A connection that was refused, cut or timed out is none. */
+  readonly refusals: Refusal[];
   /** Requests that are not answered yet, per ingest instance. */
   readonly inFlight: number[];
   /** When a request was last cut off, per ingest instance (performance.now()): what an instance had in hand when it died. */
   readonly cutAt: number[];
 }
+
+/** Of an ingest instance, at a time (ms since the epoch). `retryAfter`: null = there was none. */
+export interface Refusal { readonly at: number; readonly instance: number; readonly status: number; readonly retryAfter: string | null }
 
 export interface Traffic {
   readonly log: SendersLog;
@@ -30,7 +37,7 @@ export interface Traffic {
   hold(on: boolean): void;
   /** Calls a second from now on, all workers together. */
   setRate(rate: number): void;
-  /** Sends these in one request, again until it is answered; their event ids. */
+  /** Sends these in one request, again until it is answered; their event ids, none when it was refused for good. */
   send(calls: readonly SentCall[]): Promise<readonly string[]>;
   /** Nothing new is sent; resolves when everything begun was answered. */
   stop(): Promise<void>;
@@ -89,7 +96,7 @@ export async function startFeed(): Promise<Feed> {
 
 export function startTraffic(options: TrafficOptions, feed: Feed): Traffic {
   const { random } = options;
-  const log: SendersLog = { answered: new Map(), consent: new Map(), poison: [], events: 0, inFlight: options.ingest.map(() => 0), cutAt: options.ingest.map(() => -Infinity) };
+  const log: SendersLog = { answered: new Map(), consent: new Map(), poison: [], events: 0, requests: 0, refusals: [], inFlight: options.ingest.map(() => 0), cutAt: options.ingest.map(() => -Infinity) };
   let stopping = false;
   let held = false;
   let { rate } = options;
@@ -112,17 +119,22 @@ export function startTraffic(options: TrafficOptions, feed: Feed): Traffic {
     return { userId, email, body: { ...common, type: 'track', event: 'Product Viewed', properties: { n } } };
   }
 
-  async function post(body: string): Promise<{ eventIds: string[] }> {
+  /** Undefined: it was told not to try again. */
+  async function post(body: string): Promise<{ eventIds: string[] } | undefined> {
     for (let attempt = 0; ; attempt++) {
       const at = random.below(log.inFlight.length);
       log.inFlight[at]!++;
       try {
         const response = await fetch(`${options.ingest[at]}/v1/batch`, { method: 'POST', body, headers: { 'authorization': options.authorization(), 'content-type': 'application/json' }, signal: AbortSignal.timeout(requestTimeoutMs) });
-        if (response.status === 200) return (await response.json()) as { eventIds: string[] };
+        if (response.status === 200) {
+          const taken = (await response.json()) as { eventIds: string[] };
+          log.requests++;
+          return taken;
+        }
+        log.refusals.push({ at: Date.now(), instance: at + 1, status: response.status, retryAfter: response.headers.get('retry-after') });
         await response.arrayBuffer();
-        if (response.status < 500 && response.status !== 429) throw new TypeError(`the sender was told ${response.status}: it would not try again`);
+        if (response.status < 500 && response.status !== 429) return undefined;
       } catch (error) {
-        if (error instanceof TypeError && error.message.startsWith('the sender')) throw error;
         // Refused, cut or late: sent again, as an SDK does.
         const { code } = (error as { cause?: { code?: string } }).cause ?? {};
         if (code === 'UND_ERR_SOCKET' || code === 'ECONNRESET') log.cutAt[at] = performance.now();
@@ -134,7 +146,9 @@ export function startTraffic(options: TrafficOptions, feed: Feed): Traffic {
   }
 
   async function send(calls: readonly SentCall[]): Promise<readonly string[]> {
-    const { eventIds } = await post(JSON.stringify({ batch: calls.map((c) => c.body) }));
+    const taken = await post(JSON.stringify({ batch: calls.map((c) => c.body) }));
+    if (taken === undefined) return [];
+    const { eventIds } = taken;
     calls.forEach(({ userId, email, consent, poison }, i) => {
       const list = log.answered.get(userId);
       if (list === undefined) log.answered.set(userId, [eventIds[i]!]);

@@ -6,7 +6,7 @@ import { freeze } from '@weir/testing';
 import { moveLeaders } from './leaders.ts';
 import type { FaultName } from './options.ts';
 import type { Toxic } from './proxy.ts';
-import { instances, sessionMs, stages, type Stage, type World } from './world.ts';
+import { instances, instancesOf, sessionMs, stages, victims, type Stage, type Victim, type World } from './world.ts';
 
 const pause = (ms: number): Promise<void> => new Promise((done) => { setTimeout(done, ms); });
 
@@ -24,6 +24,25 @@ const toxics: ReadonlyArray<readonly [name: string, type: Toxic['type'], attribu
 
 function anyInstance({ random }: World): readonly [Stage, number] {
   return [random.pick(stages), random.pick(instances)];
+}
+
+/** The control service among them, as often as another. */
+function anyVictim({ random }: Pick<World, 'random'>): readonly [Victim, number] {
+  const victim = random.pick(victims);
+  return [victim, random.pick(instancesOf(victim))];
+}
+
+/** How long a broker stands still: shorter than its session at the controller or longer, and one in twenty so long that clients give up what they sent. */
+export const brokerStopMs = (random: World['random']): number => (random.next() < 0.05 ? 45_000 : 3000 + random.below(12_000));
+
+/**
+ * How far the wall clock of a process is off. A parked subject waits by it: of a dispatcher a step of minutes is a wait of minutes,
+ * and no loss. By that of control an erasure says until when what was accepted is erased: one that is behind erases less, rightly by
+ * what it was told, so that it only goes ahead.
+ */
+export function clockStepMs(random: World['random'], victim: Victim): number {
+  const most = victim === 'dispatcher' || victim === 'control' ? 30_000 : 600_000;
+  return victim === 'control' ? random.below(most) : random.below(2 * most) - most;
 }
 
 /** The file-size limit of a process: what a full disk or an I/O error gives it is an error at every write to its stores. */
@@ -64,9 +83,10 @@ async function breakBroker(world: World, count: (name: string) => void): Promise
     await pause(random.below(3000));
     await broker.restart();
   } else if (roll < 0.85) {
-    count('broker: stopped');
+    const ms = brokerStopMs(random);
+    count(ms === 45_000 ? 'broker: stopped for 45 s' : 'broker: stopped');
     const thaw = await freeze(broker.process().pid);
-    await pause(3000 + random.below(12_000));
+    await pause(ms);
     thaw();
   } else {
     count('broker: two away');
@@ -141,7 +161,7 @@ const faults: Record<Exclude<FaultName, 'stall' | 'torn'>, Fault> = {
   stop: {
     every: 12_000,
     async act(world, count) {
-      const [stage, instance] = anyInstance(world);
+      const [stage, instance] = anyVictim(world);
       const { pid, exitCode, signalCode } = world.fleet.process(stage, instance);
       if (pid === undefined || exitCode !== null || signalCode !== null) return;
       count(`stop: ${stage}`);
@@ -153,11 +173,9 @@ const faults: Record<Exclude<FaultName, 'stall' | 'torn'>, Fault> = {
   clock: {
     every: 10_000,
     async act(world, count) {
-      const [stage, instance] = anyInstance(world);
-      // A parked subject waits by the wall clock: there a step of minutes is a wait of minutes, and no loss.
-      const most = stage === 'dispatcher' ? 30_000 : 600_000;
-      count(`clock: ${stage}`);
-      writeFileSync(world.clockFile(stage, instance), String(world.random.below(2 * most) - most));
+      const [victim, instance] = anyVictim(world);
+      count(`clock: ${victim}`);
+      writeFileSync(world.clockFile(victim, instance), String(clockStepMs(world.random, victim)));
     },
   },
   disk: { every: 25_000, act: fillDisk },
@@ -166,7 +184,7 @@ const faults: Record<Exclude<FaultName, 'stall' | 'torn'>, Fault> = {
     every: 4000,
     async act(world, count) {
       const { random, platform, reads, topics } = world;
-      const topic = random.pick([...Object.values(reads).flat().map(([, t]) => t), topics.outcome, topics.consent, topics.ledger('warehouse'), topics.ledger('newsletter')]);
+      const topic = random.pick([...Object.values(reads).flat().map(([, t]) => t), topics.outcome, topics.consent, topics.ledger('warehouse'), topics.ledger('newsletter'), topics.ledger('crm')]);
       const ends = await world.admin.endOffsets(topic);
       count('leader moved');
       await moveLeaders(random.pick(platform.bootstrap), topic, Array.from({ length: ends.size }, () => {
@@ -251,10 +269,10 @@ export async function calm(world: World): Promise<void> {
   vault.mode = 'ok';
   await Promise.all([...links, 'registry', 'vault'].map((name) => proxy.heal(name)));
   platform.registry().kill('SIGCONT');
-  for (const stage of stages) {
-    for (const instance of instances) {
-      fleet.process(stage, instance).kill('SIGCONT');
-      writeFileSync(world.clockFile(stage, instance), '0');
+  for (const victim of victims) {
+    for (const instance of instancesOf(victim)) {
+      fleet.process(victim, instance).kill('SIGCONT');
+      writeFileSync(world.clockFile(victim, instance), '0');
     }
   }
   await Promise.all(platform.brokers.map(async (broker) => {

@@ -1,5 +1,5 @@
 /** Everything that runs in a round: brokers, registry, vault and vendor behind proxies, every service a process, senders. */
-import { cpSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { cpSync, mkdirSync, mkdtempSync, readFileSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { createLog, createSerde, type Appender, type LogAdmin, type Log, type Serde } from '@weir/log';
@@ -7,6 +7,7 @@ import { groupNames, topicNames, type TopicNames } from '@weir/pipeline';
 import { freePort, imageSettings, startFleet, type Fleet, type FleetService } from '@weir/testing';
 import { removeSecret } from '@weir/vault';
 import { freePorts, startPlatform, type Platform } from '../../infra/local/platform.ts';
+import { tidy } from './evidence.ts';
 import { createHoldings, type Holdings } from './groups.ts';
 import type { Options } from './options.ts';
 import { startProxy, type NetworkProxy } from './proxy.ts';
@@ -59,7 +60,8 @@ export interface World {
   clockFile(service: string, instance: number): string;
   /** Order a fault at the vendor. */
   vendorFault(body: object): Promise<void>;
-  close(): Promise<void>;
+  /** Ends everything; with `kept`, and with --keep, its folder stays. */
+  close(kept?: boolean): Promise<void>;
 }
 
 interface Parts {
@@ -101,9 +103,9 @@ function makeWorkspace(dir: string, feed: Feed): string {
 export async function startWorld(options: Options, round: number): Promise<World> {
   const dir = mkdtempSync(join(tmpdir(), 'weir-chaos-'));
   const parts: Parts = { dir, ending: [] };
-  const close = async (): Promise<void> => {
+  const close = async (kept = false): Promise<void> => {
     for (const end of parts.ending.reverse()) await end();
-    if (!options.keep) rmSync(dir, { recursive: true, force: true });
+    tidy(dir, kept || options.keep);
   };
   try {
     const { proxy, platform, brokersOf, registryUrl, links } = await startNetwork(parts);
@@ -127,7 +129,7 @@ export async function startWorld(options: Options, round: number): Promise<World
         WEIR_NORMALIZER_SESSION_MS: session, WEIR_POLICY_SESSION_MS: session, WEIR_DISPATCHER_SESSION_MS: session, WEIR_POLLER_SESSION_MS: session, WEIR_CALL_TIMEOUT_MS: String(callTimeoutMs), WEIR_IN_LANE_TRIES: '2',
         WEIR_SANDBOX_URL: `http://127.0.0.1:${sandbox}`, WEIR_VAULT_ADDR: `http://127.0.0.1:${vaultPort}`, WEIR_VAULT_TOKEN: vault.token, WEIR_VAULT_REFRESH_MS: '2000', WEIR_VAULT_TIMEOUT_MS: '2000', WEIR_VAULT_MAX_STALE_MS: '8000',
       },
-      envOf: (service, instance) => service === 'sandbox' ? {} : { ...image.env, KAFKA_BROKERS: brokersOf((instance - 1) % sides.length), ...(service === 'control' ? { NODE_OPTIONS: nodeOptions.join(' ') } : { NODE_OPTIONS: [...nodeOptions, `--import=${join(import.meta.dirname, 'clock.mjs')}`].join(' '), WEIR_TEST_CLOCK: clockFile(service, instance) }) },
+      envOf: (service, instance) => service === 'sandbox' ? {} : { ...image.env, KAFKA_BROKERS: brokersOf((instance - 1) % sides.length), NODE_OPTIONS: [...nodeOptions, `--import=${join(import.meta.dirname, 'clock.mjs')}`].join(' '), WEIR_TEST_CLOCK: clockFile(service, instance) },
     });
     parts.ending.push(() => fleet.dispose());
     const secrets = ['SEGMENT_WRITE_KEY', 'ADMIN_TOKEN', ...vaulted].map((name) => fleet.secret(name));
@@ -149,7 +151,7 @@ export async function startWorld(options: Options, round: number): Promise<World
       ingest: [],
       normalizer: [[groups.normalizer, topics.raw('segment')], [groups.normalizer, topics.raw('members')]],
       policy: [[groups.policy, topics.canonical], [groups.consentFold, topics.consentChanges]],
-      dispatcher: [[groups.dispatcher('warehouse'), topics.dispatch('warehouse')], [groups.dispatcher('newsletter'), topics.dispatch('newsletter')]],
+      dispatcher: [[groups.dispatcher('warehouse'), topics.dispatch('warehouse')], [groups.dispatcher('newsletter'), topics.dispatch('newsletter')], [groups.dispatcher('crm'), topics.dispatch('crm')]],
     } as const;
     const traffic = startTraffic({ ingest: instances.map((n) => fleet.url('ingest', n)), authorization: () => authorization, random: createRandom(seed * 1000 + round, 'traffic'), people, workers: 8, batch: 20, rate: options.rate }, feed);
     const operators = createOperators({ control: fleet.url('control'), token: fleet.secret('ADMIN_TOKEN'), workspace, destinations: ['warehouse', 'newsletter'], random: createRandom(seed * 1000 + round, 'operators'), send: (calls) => traffic.send(calls) });
