@@ -13,7 +13,8 @@ const alone = ['tests/integrity/kill-switch.test.ts', 'tests/integrity/consent-b
 /**
  * unit: no broker, short; the files of a worker share its modules, which saves half of the time, so none replaces one. isolated: those that do
  * (`vi.mock`; a test holds the list to the files). sim: the seeds of the simulation. broker: one cluster per run, a topic prefix per test, two files at a time, which mostly wait;
- * alone: of those, one at a time. conformance (three brokers of its own), full: the long suites of `npm run test:full`.
+ * alone: of those, one at a time. conformance (three brokers of its own), full, sim-full (seeds 201 to 1000 of the simulation, behind the other two):
+ * the long suites of `npm run test:full`.
  */
 export default defineConfig({
   test: {
@@ -27,7 +28,8 @@ export default defineConfig({
       { test: { name: 'broker', include: ['tests/e2e/**/*.test.ts', 'tests/integrity/**/*.test.ts', 'tests/security/**/*.test.ts'], exclude: [...ignored, 'tests/integrity/sim/**', ...alone], globalSetup: ['tests/setup/global.ts'], setupFiles: ['tests/setup/held-answers.ts'], testTimeout: 90_000, hookTimeout: 90_000, maxWorkers: 2 } },
       { test: { name: 'alone', sequence: { groupOrder: 2 }, include: alone, exclude: ignored, globalSetup: ['tests/setup/global.ts'], testTimeout: 90_000, hookTimeout: 90_000, fileParallelism: false } },
       { test: { name: 'conformance', include: ['tests/conformance/full.test.ts'], exclude: ignored, fileParallelism: false } },
-      { test: { name: 'full', include: ['tests/full/**/*.test.ts'], exclude: ignored, globalSetup: ['tests/setup/global.ts'], testTimeout: 1_200_000, hookTimeout: 120_000, fileParallelism: false } },
+      { test: { name: 'full', include: ['tests/full/**/*.test.ts'], exclude: [...ignored, 'tests/full/sim/**'], globalSetup: ['tests/setup/global.ts'], testTimeout: 1_200_000, hookTimeout: 120_000, fileParallelism: false } },
+      { test: { name: 'sim-full', sequence: { groupOrder: 1 }, include: ['tests/full/sim/**/*.test.ts'], exclude: ignored, testTimeout: 300_000 } },
     ],
   },
 });

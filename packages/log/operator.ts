@@ -2,7 +2,7 @@
  * What an operator does to a cluster, for the proofs that the port survives it (tests/conformance): leaders are
  * moved, partitions added, records deleted. Not part of the port. https://kafka.apache.org/protocol
  */
-import { alterPartitionReassignmentsV0, Connection, createAclsV3, createAPI, createPartitionsV3, deleteRecordsV2, findCoordinatorV4, metadataV12, Writer, type Reader } from '@platformatic/kafka';
+import { alterClientQuotasV1, alterPartitionReassignmentsV0, Connection, createAclsV3, createAPI, createPartitionsV3, deleteRecordsV2, findCoordinatorV4, metadataV12, Writer, type Reader } from '@platformatic/kafka';
 
 export interface Operator {
   /** Node id of the leader per partition; -1 = none now. */
@@ -15,6 +15,8 @@ export interface Operator {
   /** Deletes everything below the offset, as retention does. */
   deleteRecords(topic: string, partition: number, before: number): Promise<void>;
   coordinator(groupId: string): Promise<number>;
+  /** What each broker lets the client write and read, bytes a second; undefined = no limit any more. Brokers learn it in their own time. */
+  throttle(clientId: string, bytesPerSecond: number | undefined): Promise<void>;
   /** Lets the user do this, from anywhere. */
   allow(user: string, rules: ReadonlyArray<{ readonly resource: 'Topic' | 'Group'; readonly name: string; readonly prefixed: boolean; readonly operation: string }>): Promise<void>;
 }
@@ -84,6 +86,10 @@ export function createOperator(bootstrap: readonly string[]): Operator {
     async coordinator(groupId) {
       const { coordinators: [found] } = await ask<{ coordinators: { nodeId: number }[] }>(bootstrap, findCoordinatorV4.api, [0, [groupId]]);
       return found!.nodeId;
+    },
+    async throttle(clientId, bytesPerSecond) {
+      const ops = ['producer_byte_rate', 'consumer_byte_rate'].map((key) => ({ key, value: bytesPerSecond ?? 0, remove: bytesPerSecond === undefined }));
+      await ask(bootstrap, alterClientQuotasV1.api, [[{ entities: [{ entityType: 'client-id', entityName: clientId }], ops }], false]);
     },
     async allow(user, rules) {
       await ask(bootstrap, createAclsV3.api, [rules.map(({ resource, name, prefixed, operation }) => ({

@@ -63,6 +63,6 @@ export async function readTrail(topics: Pick<TopicNames, 'consentChanges' | 'con
   await each(topics.consentChanges, (partition, { offset, timestamp }) => logged.set(`${partition}/${offset}`, timestamp), false);
   await each(topics.consent, (partition, { timestamp }, found) => { if (found?.name === 'weir.internal.ConsentFolded') folds.push({ partition, next: Number(found.value.nextOffset), at: timestamp }); });
   await each(topics.consentApplied, (_, { timestamp }, found) => { if (found !== undefined) reports.push({ instance: found.value.instance, folded: found.value.folded.map(Number), at: timestamp }); });
-  await each(topics.outcome, (_, __, found) => { if (found?.value.attempt != null) calls.push({ at: Number(found.value.attempt.at), ms: found.value.attempt.durationMs }); });
+  await each(topics.outcome, (_, __, found) => { if (found?.value.attempt !== undefined && found.value.attempt !== null) calls.push({ at: Number(found.value.attempt.at), ms: found.value.attempt.durationMs }); });
   return { logged, folds, reports, calls };
 }

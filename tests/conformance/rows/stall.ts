@@ -96,6 +96,45 @@ export const stallRows: readonly Row[] = [
     },
   },
   {
+    id: 'throttled', hazards: ['K13'], limitMs: 180_000,
+    title: 'the brokers throttle the client by a quota of bytes, far below what it writes and reads, and lift it again: calls are answered late, none is rejected, lost or doubled, and the member keeps its partitions',
+    guard: 'appender.ts: one request per partition on the way, what comes meanwhile goes with the next one; cluster.ts: heartbeats, fetches and appends have a connection each, so a muted one holds up no other',
+    async run(world, driver) {
+      const bytesPerSecond = 2000;
+      const clientId = world.name('throttled');
+      await world.operator.throttle(clientId, bytesPerSecond);
+      const history = createHistory(world, await world.topic(3));
+      const { log, driver: harm } = world.harmedLog(driver, { clientId });
+      let longest = { produce: 0, fetch: 0 };
+      const timed = (what: 'produce' | 'fetch') => (send: any) => async (...args: any[]) => {
+        const asked = performance.now();
+        try {
+          return await send(...args);
+        } finally {
+          longest = { ...longest, [what]: Math.max(longest[what], performance.now() - asked) };
+        }
+      };
+      harm.harm({ produce: timed('produce'), fetch: timed('fetch') });
+      const member = createMember(world, log, history);
+      await member.consumer.start();
+      const writer = startWriter(history, await log.appender({ deadlineMs: 60_000 }), 3);
+      await waitFor('brokers keep both back', () => longest.produce > 2000 && longest.fetch > 2000, 60_000);
+      for (let i = 0; i < 3; i++) {
+        const [acked, polled] = [writer.acked(), member.polled()];
+        await waitFor('it goes on under the quota', () => writer.acked() > acked && member.polled() > polled, 60_000);
+      }
+      await world.operator.throttle(clientId, undefined);
+      same(await writer.stop(), [], 'rejected');
+      await settled(log, history);
+      same(member.told.filter((said) => !said.startsWith('assigned')), [], 'what the member lost');
+      await member.consumer.close();
+      same(member.failures.map(String), [], 'failures');
+      const verdict = judge(history, await finalLog(world.log(driver), history.topic), { seen: true });
+      same([verdict.resent, verdict.polled], [0, verdict.sent], 'in the log again, and read');
+      return `answers up to ${(longest.produce / 1000).toFixed(1)} s (append) and ${(longest.fetch / 1000).toFixed(1)} s (fetch) late, ${figures(verdict)}`;
+    },
+  },
+  {
     id: 'idle', hazards: ['K14', '#1704', '#1751'], limitMs: 120_000,
     title: 'an idle member, follower and appender: processor time and timers over five seconds, no warning of Node about negative time-outs',
     guard: 'drivers/kafkajs.ts: the timer of the request queue runs only while something waits',

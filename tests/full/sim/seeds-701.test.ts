@@ -1,0 +1,3 @@
+import { testSeeds } from '../../integrity/sim/seeds.ts';
+
+testSeeds(701);
