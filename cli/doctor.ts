@@ -2,8 +2,8 @@
 import { existsSync, mkdtempSync, rmdirSync, statfsSync, statSync } from 'node:fs';
 import { dirname, join, resolve, sep } from 'node:path';
 import { readConfig, vaultOptions } from '@weir/config';
-import { findWeirError, WorkspaceError } from '@weir/errors';
-import { advise, lackedScopes, scopedSecrets, secretNames, type Release } from '@weir/release';
+import { WorkspaceError } from '@weir/errors';
+import { advise, lackedScopes, secretNames, type Release } from '@weir/release';
 import { barerKey, isWrapped, readWorkspaceKey, startVault, unwrapEnv, type Vault } from '@weir/vault';
 import { compileFolder } from './workspace.ts';
 
@@ -121,7 +121,7 @@ export async function checkSecrets(dataDir: string, env: Env, release: Release |
     vault = await startVault({ dataDir, env, settings, logger: silent, changesNothing: true });
     const { available, reason } = vault.status();
     const remote: Check[] = settings.vaultAddr === undefined ? [] : [available ? { check: 'vault', state: 'ok', message: settings.vaultAddr } : { check: 'vault', state: 'fail', message: `${settings.vaultAddr}: ${reason ?? 'no answer'}`, remedy: 'what it holds cannot be had until it answers: look at its address, the login and its log' }];
-    const scopes = await tellScopes(vault, release);
+    const scopes = tellScopes(vault, release);
     return [...remote, ...scopes, available ? tellSecrets(vault, [...wanted]) : { check: 'secrets', state: 'warn', message: 'not all can be looked up while the vault does not answer', remedy: 'once it does, run this again' }];
   } catch (error) {
     return [{ check: 'secrets', state: 'fail', message: messageOf(error), remedy: 'docs/operate.md, Keys and secrets' }];
@@ -130,29 +130,15 @@ export async function checkSecrets(dataDir: string, env: Env, release: Release |
   }
 }
 
-/** Scopes that tokens lack which sources and destinations need. Token servers are asked for a token where that turns none over; else what the client asks for counts. */
-async function tellScopes(vault: Vault, release: Release | undefined): Promise<Check[]> {
+/** Scopes that sources and destinations need and their clients do not ask for. No token is fetched to see: a server may count them, or end the one before; what it gave, the log of the dispatcher compares. */
+function tellScopes(vault: Vault, release: Release | undefined): Check[] {
   const parts = [
     ...[...release?.sources.values() ?? []].map(({ name, config, adapter }) => ({ name, config, schema: adapter.manifest.source?.config ?? {} })),
     ...[...release?.destinations.values() ?? []].map(({ name, config, adapter }) => ({ name, config, schema: adapter.manifest.destination?.config ?? {} })),
   ];
-  const asked = parts.flatMap(({ schema, config }) => scopedSecrets(schema, config)).filter(({ name }) => waitsFor(vault, name));
-  if (asked.length > 0) await vault.refresh();
   return parts.flatMap(({ name, schema, config }) => lackedScopes(schema, config, vault).map(({ name: secret, lacks }): Check => ({
-    check: 'scopes', state: 'warn', message: `${name}: the token of ${secret} lacks ${lacks.join(', ')}`, remedy: `ask for them (scope of the client: weir vault set ${secret}), or have the vendor give them`,
+    check: 'scopes', state: 'warn', message: `${name}: ${secret} does not ask for ${lacks.join(', ')}`, remedy: `ask for them (scope of the client: weir vault set ${secret}), or have the vendor give them`,
   })));
-}
-
-/** Asked for here, a token is fetched by the next read of the vault. */
-function waitsFor(vault: Vault, name: string): boolean {
-  try {
-    vault.get(name);
-    return false;
-  } catch (error) {
-    const known = findWeirError(error);
-    if (known === undefined) throw error;
-    return known.code === 'secret-unavailable';
-  }
 }
 
 function tellSecrets(vault: Vault, wanted: readonly string[]): Check {

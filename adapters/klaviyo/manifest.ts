@@ -75,7 +75,7 @@ export const manifest: Manifest = {
         limit: limit(75, 750, '/api/profile-subscription-bulk-delete-jobs'), verify: readProfile,
       },
       'delete-profile': {
-        kind: 'restrict', accepts: ['weir.canonical.Erasure'], identifiers: ['email', 'phone'], doc: 'Delete every profile with the e-mail address, or else the phone number.',
+        kind: 'restrict', accepts: ['weir.canonical.Erasure'], identifiers: ['email', 'phone'], takesOne: true, doc: 'Delete every profile with the e-mail address, or else the phone number.',
         idempotency: { scheme: 'natural-upsert', pastWindow: 'resend', cite: 'klaviyo/openapi, data_privacy.json, /api/data-privacy-deletion-jobs: "All profiles that match the provided identifier will be deleted", so a repetition deletes nothing more; asynchronous' },
         limit: limit(3, 60, '/api/data-privacy-deletion-jobs'),
       },

@@ -193,6 +193,8 @@ export interface OperationManifest {
    * recorded that the vendor was not told (`identifier-unknown`). Absent: not known.
    */
   readonly identifiers?: readonly ('userId' | 'email' | 'phone')[];
+  /** The request carries one of `identifiers`, the first that the record has: an erasure tells the others by a record of their own. */
+  readonly takesOne?: boolean;
   readonly idempotency: {
     readonly scheme: 'header' | 'body-field' | 'natural-upsert' | 'none';
     /** Header name or JSON pointer of the body field. */

@@ -42,3 +42,12 @@ test('brokers that do not acknowledge in time that somebody is gone end nobody w
   for (const code of ['log-append-failed', 'log-deadline', 'log-unavailable'] as const) expect(await forgotten(code)).toEqual({ instances: 0, tried: 1, failed: [] });
   expect((await forgotten('log-fatal')).failed).toEqual([expect.objectContaining({ code: 'log-fatal' })]);
 });
+
+test('who begins to wait when nobody is waited for any more is told so at once, and not at the deadline', async () => {
+  const barrier = createConsentBarrier({
+    tables: { onAdvance: () => undefined, folded: () => 0, consentPositions: () => [0], identityPositions: () => [0], identityPosition: () => 0, linksEnd: () => undefined, hurryLinks: () => undefined, caughtUp: () => true, linked: () => [] },
+    clock: createHandClock(1000), topics: { consentApplied: 'applied', identity: 'identity' },
+  } as never);
+  barrier.giveUp();
+  expect(await barrier.applied(new Map([[0, 5]]), ['email:x'], 60_000)).toBe(false);
+});

@@ -100,6 +100,8 @@ export function createConsentBarrier(ports: ConsentBarrierPorts): ConsentBarrier
   /** A condition, looked at whenever a table or a report comes in; false at the deadline. */
   function until(holds: () => boolean, deadline: number): Promise<boolean> {
     if (holds()) return Promise.resolve(true);
+    // Nobody wakes who begins to wait behind `giveUp`.
+    if (stopped) return Promise.resolve(false);
     return new Promise((resolve) => {
       const end = (value: boolean): void => {
         waiting.delete(check);

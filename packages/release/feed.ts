@@ -19,10 +19,14 @@ export function incidentAbout(name: string): { readonly kind: 'destination' | 'p
   const at = name.indexOf('/');
   return at < 0 ? { kind: 'destination', name } : { kind: name.slice(0, at) as 'policy' | 'consent' | 'source', name: name.slice(at + 1) };
 }
-/** The command that sends again what was given up while it lasted; null = it is of no destination. */
+/**
+ * The command that sends again what was given up; null = it is of no destination. While it lasts: what came since it began. Of one that is
+ * over: the dead letters of that time, for what was given up then may have come long before.
+ */
 export function replayOf({ destination, since, until }: Pick<Incident, 'destination' | 'since' | 'until'>): string | null {
   if (incidentAbout(destination).kind !== 'destination') return null;
-  return `weir replay dispatch --destination ${destination} --since ${new Date(since).toISOString()}${until === null ? '' : ` --until ${new Date(until).toISOString()}`}`;
+  const from = `--destination ${destination} --since ${new Date(since).toISOString()}`;
+  return until === null ? `weir replay dispatch ${from}` : `weir replay dlq ${from} --until ${new Date(Math.max(until, since + 1)).toISOString()} --stage dispatcher`;
 }
 const maxReleaseBytes = 1_500_000;
 const retryMs = 500;

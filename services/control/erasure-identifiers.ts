@@ -1,3 +1,4 @@
+import type { OperationManifest } from '@weir/adapter';
 import { linkedOperation } from '@weir/pipeline';
 import type { CompiledRoute } from '@weir/policy';
 import { keyedIdsOf, type Identifiers, type Release } from '@weir/release';
@@ -40,9 +41,13 @@ export function keyedIdsOfHeld(workspaceKey: Buffer, { further = [], ...identifi
  * @param routes of Erasure
  */
 export function furtherTold(workspaceKey: Buffer, { further = [], ...first }: Held, routes: readonly CompiledRoute[], destinations: Release['destinations']): readonly FurtherTold[] {
-  return further.flatMap((of): FurtherTold[] => {
-    const takes = ({ destination, operation }: CompiledRoute): boolean => {
-      const named = destinations.get(destination)?.operations[operation]?.identifiers ?? [];
+  const manifestOf = ({ destination, operation }: CompiledRoute): OperationManifest | undefined => destinations.get(destination)?.operations[operation];
+  // Where a request takes the address or else the number, that of the first Erasure takes its address: its number goes alone, too.
+  const unseen: readonly Further[] = typeof first.email === 'string' && typeof first.phone === 'string' ? [{ type: 'phone', value: first.phone }] : [];
+  return [...unseen, ...further].flatMap((of): FurtherTold[] => {
+    const takes = (route: CompiledRoute): boolean => {
+      const { identifiers: named = [], takesOne = false } = manifestOf(route) ?? {};
+      if (unseen.includes(of)) return takesOne && named.includes('email') && named.includes('phone');
       return named.length === 0 || named.includes(of.type);
     };
     const leftOut = routes.filter((route) => !takes(route)).map(nameOf);

@@ -27,7 +27,7 @@ test('the replay of what a broken credential gave up is offered for seven days a
   };
   const { incidents, ended } = await of(ends);
   const [since, until] = [now - 8 * day + 1, now - 7 * day + 1].map((at) => new Date(at).toISOString());
-  expect([incidents, ended]).toEqual([[], [{ destination: 'crm', code: 'credential-rejected', since, until, replay: `weir replay dispatch --destination crm --since ${since} --until ${until}` }]]);
+  expect([incidents, ended]).toEqual([[], [{ destination: 'crm', code: 'credential-rejected', since, until, replay: `weir replay dlq --destination crm --since ${since} --until ${until} --stage dispatcher` }]]);
   expect((await of([...ends, ...many.toReversed()])).ended.map(({ destination }) => destination)).toEqual(many.slice(0, 20).map(([name]) => name));
 });
 

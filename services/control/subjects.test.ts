@@ -175,6 +175,18 @@ test('what a link keeps of somebody who was not erased is told also beside one w
   expect(await found.linkValues([own, theirs])).toEqual([{ at: 7, userId: 'u-7', email: null, phone: null }]);
 });
 
+test('bytes of a link that nobody can read hold up nothing, and what an order of erasure tells destinations is read by nobody', async () => {
+  const lost = { known: () => false, prepare: () => Promise.reject(new WeirError('schema-unknown', 'x')), decode: () => { throw new WeirError('schema-unknown', 'x'); } };
+  const tables = { linkValues: () => [{ at: 7, sealed: Buffer.from('v') }] };
+  const keys = { erasedUntil: () => 0, current: () => undefined };
+  expect(await subjects((ids) => ids, { tables, serde: lost, keys }).linkValues([own])).toEqual([]);
+  await expect(subjects((ids) => ids, { tables, keys, serde: { ...lost, prepare: () => Promise.reject(new WeirError('log-unavailable', 'x')) } }).linkValues([own])).rejects.toMatchObject({ code: 'log-unavailable' });
+  const record = (source: string) => ({ key: Buffer.from(own), value: Buffer.from('x'), headers: [['weir-event', Buffer.from('evt_1')], ['weir-source', Buffer.from(source)]], timestamp: 1 });
+  const found: unknown[] = [];
+  await subjects((ids) => ids, { reader: { read: async (_t: string, _p: number, _f: number, _e: number, take: (batch: object) => Promise<void>) => take({ records: [record('weir-erasure'), record('web')] }) } }).scan([own], ({ source, value }) => { found.push([source, value !== undefined]); });
+  expect(found).toEqual([['weir-erasure', false], ['web', true]]);
+});
+
 test('known is who has a key, a link, a state of consent or a mark of erasure, nobody else', () => {
   const alone = (ids: readonly string[]): readonly string[] => ids;
   expect(subjects(alone).known([own])).toBe(false);

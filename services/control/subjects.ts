@@ -1,7 +1,7 @@
 import { createKnownRegions, regionsIn, type ConsentTables } from '@weir/consent';
-import { findWeirError } from '@weir/errors';
+import { findWeirError, recordFault } from '@weir/errors';
 import type { Appender, LogAdmin, LogRecord, Reader, Serde } from '@weir/log';
-import { deliveryOfStage, endsOf, H, keyedId, type TopicNames } from '@weir/pipeline';
+import { deliveryOfStage, endsOf, erasureSource, H, keyedId, type TopicNames } from '@weir/pipeline';
 import { keyedIdsOf, type Identifiers, type Release } from '@weir/release';
 import { count, flag, instant, integer, list, named, nullable, object, text, type TypeOf } from '@weir/service';
 import { openIdentifiers, type ClearIdentifiers, type KeyRing } from '@weir/seal';
@@ -135,7 +135,8 @@ export function createSubjects(ports: SubjectPorts) {
     try {
       if (!serde.known(record.value!)) await serde.prepare(record.value!);
       const { name, value } = serde.decode(record.value!);
-      return { ...about, type: name, value: value as Record<string, unknown>, broken: false };
+      // What an order of erasure tells the destinations is nobody's to read: its key stands until they have it.
+      return { ...about, type: name, value: about.source === erasureSource ? undefined : value as Record<string, unknown>, broken: false };
     } catch (error) {
       const code = findWeirError(error)?.code ?? '';
       if (code !== 'subject-erased' && !broken.has(code)) throw error;
@@ -179,7 +180,8 @@ export function createSubjects(ports: SubjectPorts) {
   async function linkValues(ids: readonly string[]): Promise<ReadonlyArray<ClearIdentifiers & { readonly at: number }>> {
     const found: (ClearIdentifiers & { readonly at: number })[] = [];
     for (const { at, sealed } of tables.linkValues(ids)) {
-      if (!serde.known(sealed)) await serde.prepare(sealed);
+      // Bytes that nobody can read must hold up no erasure.
+      if (!serde.known(sealed)) await serde.prepare(sealed).catch((error: unknown) => { if (recordFault(error) === undefined) throw error; });
       const clear = openIdentifiers(serde, sealed);
       if (clear === undefined) continue;
       // A record may name somebody beside the person, and a link that is not followed does.

@@ -16,7 +16,7 @@ const ports = { name: 'crm', retention: { ledgerMs: () => 75 * 24 * hour, dispat
 const verify = { settleMs: 5000, cite: 'test' };
 type Rule = OperationManifest['idempotency']['pastWindow'];
 
-interface Options { caps?: readonly Cap[]; counted?: readonly Counted[]; openedAt?: number; windowMs?: number; acceptedAt?: number; ended?: Partial<EndValue>; recent?: readonly Partial<EndValue>[]; recordType?: string; retired?: boolean; keys?: DestinationPorts['keys']; deadline?: number; parkedMs?: number }
+interface Options { caps?: readonly Cap[]; counted?: readonly Counted[]; openedAt?: number; windowMs?: number; acceptedAt?: number; ended?: Partial<EndValue>; recent?: readonly Partial<EndValue>[]; recordType?: string; retired?: boolean; keys?: DestinationPorts['keys'] }
 /** What is to be done with a delivery of a vendor without keys, in a word. */
 function prepared(rule: Rule, readable: boolean, task: Partial<Task>, options: Options = {}) {
   const answer = given(rule, readable, task, options);
@@ -27,12 +27,11 @@ function prepared(rule: Rule, readable: boolean, task: Partial<Task>, options: O
 function given(rule: Rule, readable: boolean, task: Partial<Task>, options: Options = {}, into: object = {}) {
   const operation: OperationManifest = { kind: 'use', accepts: [], doc: '', idempotency: options.windowMs === undefined ? { scheme: 'none', pastWindow: rule, cite: 'test' } : { scheme: 'header', windowMs: options.windowMs, pastWindow: rule, cite: 'test' }, ...(readable ? { verify } : {}) };
   const destination = { operations: options.retired === true ? {} : { put: operation }, caps: options.caps ?? [], retryHorizonMs: 72 * hour, adapter: { destination: { verify: readable ? {} : undefined } } } as unknown as DestinationConfig;
-  const delivery = { outputId: 'out_1', destination: 'crm', operation: 'put', recordType: options.recordType ?? 'weir.canonical.Event', intent: '0', itemHash: 'h', acceptedAt: options.acceptedAt ?? now - 1000, notBefore: null, ids: [], purpose: 'service', consentOffsets: [], identityOffsets: [], payload: Buffer.alloc(0) };
+  const delivery = { outputId: 'out_1', destination: 'crm', operation: 'put', recordType: options.recordType ?? 'weir.canonical.Event', intent: '0', itemHash: 'h', acceptedAt: options.acceptedAt ?? now - 1000, notBefore: null, ids: [], purpose: 'service', consentOffsets: [], identityOffsets: [] };
   const end = options.ended === undefined ? undefined : { itemHash: 'h', offset: 1, ...options.ended } as EndValue;
   const runner = { openedAt: () => options.openedAt ?? now - hour, writer: { endOf: () => end, recentOf: () => options.recent ?? [] }, coveredBefore: () => false } as unknown as PartitionRunner;
   const full = Object.assign(into, { delivery, sealedBy: '', subject: 's', offset: 9, parkedOffset: -1, queuedAt: now - 1000, redrive: '', key: '', generation: 0, attempts: 1, readBacks: 0, maybeSince: now - 60_000, last: undefined, record: { timestamp: now - 1000, headers: [] }, ...task }) as unknown as Task;
-  const serde = { decode: () => ({ value: { deadline: options.deadline } }) };
-  const all = { ...ports, serde, retention: { ...ports.retention, parkedMs: () => options.parkedMs ?? 30 * 24 * hour }, ledger: { lastDelivered: () => undefined, counted: () => options.counted ?? [] } } as unknown as DestinationPorts;
+  const all = { ...ports, ledger: { lastDelivered: () => undefined, counted: () => options.counted ?? [] } } as unknown as DestinationPorts;
   return prepare(options.keys === undefined ? all : { ...all, keys: options.keys }, runner, destination, full);
 }
 
@@ -85,25 +84,6 @@ test('retries end when trouble of the delivery has lasted for the horizon, not f
   expect(prepared('resend', false, { queuedAt, last, trouble: lasted(73) })).toBe('end dead-lettered delivery-exhausted');
   // The letter says what it was that lasted.
   expect(given('resend', false, { queuedAt, maybeSince: 0, last: { ...last, code: 'address-forbidden' }, trouble: lasted(73) })).toMatchObject({ ending: { detail: '1 calls; last: retry, address-forbidden' } });
-});
-
-test('a deletion is tried until the deadline of its order, not only for the horizon, and no longer than its topics keep it', () => {
-  const day = 24 * hour;
-  const after = (days: number, options: Options, readBacks = 0) => prepared(readBacks > 0 ? 'verify' : 'resend', readBacks > 0, { queuedAt: now - days * day, maybeSince: readBacks > 0 ? now - hour : 0, readBacks, trouble: { since: now - days * day, at: now - 10_000 } }, { recordType: 'weir.canonical.Erasure', acceptedAt: now - days * day, ...options });
-  const within = (days: number, ofOrder: number) => ({ deadline: now + (ofOrder - days) * day });
-  expect(after(4, within(4, 30))).toBe('call');
-  expect(after(29, within(29, 30))).toBe('call');
-  expect(after(31, within(31, 30))).toBe('end dead-lettered delivery-exhausted');
-  // An order with a deadline before the horizon is tried for the horizon.
-  expect(after(2, within(2, 1))).toBe('call');
-  expect(after(4, within(4, 1))).toBe('end dead-lettered delivery-exhausted');
-  // A year's deadline is not what the ledger was sized for.
-  expect(after(31, within(31, 366))).toBe('end dead-lettered delivery-exhausted');
-  expect(after(15, { ...within(15, 30), parkedMs: 14 * day })).toBe('end dead-lettered delivery-exhausted');
-  expect(after(4, { ...within(4, 30), recordType: 'weir.canonical.Event' })).toBe('end dead-lettered delivery-exhausted');
-  // So is the question whether it took effect.
-  expect(after(4, within(4, 30), 5)).toBe('read-back');
-  expect(after(31, within(31, 30), 5)).toBe('end quarantined delivery-held');
 });
 
 test('a redrive of unknown effect asks first where it can, and is the decision to send where it cannot', () => {

@@ -105,9 +105,9 @@ function byRules(ports: DestinationPorts, runner: PartitionRunner, destination: 
   if (operation === undefined) return give(task, 'dead-lettered', 'destination-retired', `${ports.name} has no operation ${delivery.operation}`, true);
   if (now - delivery.acceptedAt > oldestSent(ports.retention.ledgerMs(), ports.dedupeWindowMs(delivery.source))) return give(task, 'expired', 'delivery-expired', 'older than the ledger remembers', true);
   if (delivery.notBefore !== null && delivery.notBefore > now) return { kind: 'park', due: delivery.notBefore, reason: 'delay-until' };
-  const unknown = settleUnknown(ports, runner, destination, task, operation, found.reopened?.at ?? 0, now);
+  const unknown = settleUnknown(runner, destination, task, operation, found.reopened?.at ?? 0, now);
   if (unknown !== undefined) return unknown;
-  if (lastsTooLong(ports, task, destination)) return exhausted(ports, runner, destination, task);
+  if (lastsTooLong(task, destination)) return exhausted(ports, runner, destination, task);
   if (task.redrive !== '' && isOvertaken(ports, runner, task)) return give(task, 'superseded', 'superseded', 'a newer record of the subject was delivered', false);
   if (!ports.consent.atLeast(delivery.consentOffsets, delivery.identityOffsets)) return { kind: 'wait', ms: 5 };
   const refusal = consentRefusal(ports, task, operation.kind, now);
@@ -115,19 +115,8 @@ function byRules(ports: DestinationPorts, runner: PartitionRunner, destination: 
   return { kind: 'call', operation };
 }
 
-/**
- * Given up only after a call that failed so long after the first one that did: how long it waited, also for a destination that was off
- * or at its limit, is not held against it. A deletion goes on until the deadline of its order: its dead letter waits for a person.
- */
-function lastsTooLong(ports: DestinationPorts, { trouble, delivery }: Task, { retryHorizonMs }: DestinationConfig): boolean {
-  return trouble !== undefined && trouble.at - trouble.since > retryHorizonMs && (delivery.recordType !== 'weir.canonical.Erasure' || trouble.at > erasedBy(ports, delivery));
-}
-
-/** The deadline of a deletion, ms; no longer after its order than its topics keep a record: by that the ledger is sized (docs/erasure.md). */
-function erasedBy({ retention, serde }: DestinationPorts, { payload, acceptedAt }: Task['delivery']): number {
-  const deadline = recordOf({ serde }, payload)?.['deadline'];
-  return typeof deadline === 'number' ? Math.min(deadline, acceptedAt + Math.min(retention.dispatchMs(), retention.parkedMs())) : 0;
-}
+/** Given up only after a call that failed so long after the first one that did: how long it waited, also for a destination that was off or at its limit, is not held against it. */
+const lastsTooLong = ({ trouble }: Task, { retryHorizonMs }: DestinationConfig): boolean => trouble !== undefined && trouble.at - trouble.since > retryHorizonMs;
 
 /** Out of time, without an effect: the second vendor gets it, or the dead letters. */
 function exhausted(ports: DestinationPorts, runner: PartitionRunner, destination: DestinationConfig, task: Task): Preparation {
@@ -184,7 +173,7 @@ const waitInLaneMs = 1000;
  * resends what cannot be read back is that person's decision to send: only what it may have called itself counts.
  * @param endedAt when the end was written that it takes up: a call was made before that. 0 = it takes up none
  */
-function settleUnknown(ports: DestinationPorts, runner: PartitionRunner, destination: DestinationConfig, task: Task, operation: OperationManifest, endedAt: number, now: number): Preparation | undefined {
+function settleUnknown(runner: PartitionRunner, destination: DestinationConfig, task: Task, operation: OperationManifest, endedAt: number, now: number): Preparation | undefined {
   const readable = canReadBack(destination, operation);
   const since = !readable && task.doubtSince > 0 && resends(task) ? task.maybeSince : unsureSince(task);
   const rule = pastWindow(since, now, operation.idempotency);
@@ -192,7 +181,7 @@ function settleUnknown(ports: DestinationPorts, runner: PartitionRunner, destina
   const held = (why: string): Preparation => give(task, 'quarantined', 'delivery-held', `unknown whether it was applied, and the key window has passed${why}`, true, 'maybe');
   if (rule === 'hold' && task.redrive === '') return held('');
   if (!readable) return held(': the vendor cannot be asked');
-  if (task.readBacks > 0 && lastsTooLong(ports, task, destination)) return held(`: ${task.readBacks} questions to the vendor had no answer`);
+  if (task.readBacks > 0 && lastsTooLong(task, destination)) return held(`: ${task.readBacks} questions to the vendor had no answer`);
   const lastCall = Math.max(endedAt, task.last === undefined ? runner.openedAt() : Math.ceil(task.last.at + task.last.durationMs));
   const wait = lastCall + (operation.verify!.settleMs ?? defaultSettleMs) - now;
   if (wait > waitInLaneMs) return { kind: 'park', due: now + wait, reason: 'read-back' };

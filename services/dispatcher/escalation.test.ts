@@ -143,7 +143,7 @@ test('the webhook is signed, the mail arrives over SMTP, one of each at the begi
   await w.look(4 * minute, { aliveAt: 4 * minute });
   // The first was answered 503 and came again.
   expect(hooks.map((h) => (JSON.parse(h.body.toString()) as { type: string }).type)).toEqual(['weir.destination.opened', 'weir.destination.opened', 'weir.destination.closed']);
-  const replay = 'weir replay dispatch --destination crm --since 1970-01-01T00:00:00.000Z --until 1970-01-01T00:03:00.000Z';
+  const replay = 'weir replay dlq --destination crm --since 1970-01-01T00:00:00.000Z --until 1970-01-01T00:03:00.000Z --stage dispatcher';
   expect(hooks.map((h) => (JSON.parse(h.body.toString()) as { data: { replay?: string } }).data.replay)).toEqual([undefined, undefined, replay]);
   expect(hooks[0]!.headers['webhook-id']).toBe(hooks[1]!.headers['webhook-id']);
   for (const { headers, body } of hooks) expect(verifyWebhook([secret], headers, body, Date.now(), 300_000).ok).toBe(true);
