@@ -10,7 +10,7 @@ const wideNote = { incomplete: 'more than 64 identifiers are linked to this one:
 const at = instant('When.');
 const read = {
   at, acceptedAt: nullable({ json: { type: 'number', description: 'When the event was accepted, milliseconds since the epoch.' } }), eventId: text('Event.'), source: text('Source.'), type: optional(text('Canonical record.')),
-  erased: flag('Its key is destroyed.'), broken: optional(flag('Its bytes are none of a record.')),
+  erased: flag('Its key is destroyed, or it is what an erasure tells the destinations, which is shown to nobody.'), broken: optional(flag('Its bytes are none of a record.')),
 } as const;
 export const exportReply: Media = {
   type: 'application/x-ndjson', description: 'One JSON value a line, while they are read.',
