@@ -134,11 +134,14 @@ const order: Record<Stage['stage'], number> = { accepted: 0, normalized: 1, deci
 const notKnown = '?';
 const endRank: Readonly<Record<string, number>> = { [notKnown]: 0, quarantined: 2, 'dead-lettered': 2, 'failed-over': 3, delivered: 4 };
 const rankOfEnd = (state: string): number => endRank[state] ?? 1;
-/** Of equals the one that tells of the later call of unknown effect, as the ledger has it (services/dispatcher/ledger.ts). */
-function keepsInstead(before: string, state: string, doubt: number): boolean {
-  const [known, effect, , , , maybeSince] = before.split('|') as [string, string, string, string, string, string];
-  const more = rankOfEnd(state) - rankOfEnd(known);
-  return more > 0 || (more === 0 && doubt > (effect === 'maybe' ? Number(maybeSince) : 0));
+const givenUp = 2;
+/** As the ledger has it (services/dispatcher/ledger.ts). */
+function keepsInstead(before: string, state: string, doubt: number, offset: number): boolean {
+  const [known, effect, , , place, maybeSince] = before.split('|') as [string, string, string, string, string, string];
+  const [had, has] = [rankOfEnd(known), rankOfEnd(state)];
+  const later = had > 0 && had <= givenUp && has <= givenUp ? offset - Number.parseInt(place, 10) : 0;
+  if (later !== 0) return later > 0;
+  return has > had || (has === had && doubt > (effect === 'maybe' ? Number(maybeSince) : 0));
 }
 const endKey = (destination: string, key: string): string => `l/${destination}/${key}`;
 const ownerKey = (destination: string, partition: number): string => `w/${destination}/${partition}`;
@@ -269,7 +272,7 @@ export function createStore(table: Table, gathered?: number): Store {
           const before = read(name);
           const owns = state === 'failed-over' ? read(ownerKey(destination, partition)) : undefined;
           if (owns !== undefined && (JSON.parse(owns) as { owner: string }).owner !== owner) return;
-          if (before === undefined || keepsInstead(before, state, effect === 'maybe' ? maybeSince : 0)) write(name, `${state}|${effect}|${itemHash}|${at}|${withFirst(offset, firstOffset)}|${maybeSince}|${before?.endsWith('|1') === true ? '1' : ''}`);
+          if (before === undefined || keepsInstead(before, state, effect === 'maybe' ? maybeSince : 0, offset)) write(name, `${state}|${effect}|${itemHash}|${at}|${withFirst(offset, firstOffset)}|${maybeSince}|${before?.endsWith('|1') === true ? '1' : ''}`);
           if (generation > 0 && (before === undefined || before.startsWith(notKnown)) && deliveryKey(outputId, destination, operation, '0', generation) === key) {
             const last = endKey(destination, deliveryKey(outputId, destination, operation, '0', generation - 1));
             write(last, `${(read(last) ?? `${notKnown}||||||`).replace(/\|1?$/, '')}|1`);

@@ -166,8 +166,8 @@ test('a redrive that ends without a call leaves in doubt what was, whether its o
   for (const headers of [[], waited.headers]) expect(ended(redrive({ ...waited, headers }), {})).toMatchObject({ ...kept, code: 'expiring' });
   expect(ended(redrive(told('order-1')), { retired: true })).toMatchObject({ ...kept, code: 'destination-retired' });
   expect(ended(redrive(told('order-1')), { acceptedAt: now - 70 * day })).toMatchObject({ state: 'expired', effect: 'maybe' });
-  // Told by a person.
-  expect(ended(redrive({ ...waited, headers: [[H.verified, Buffer.from('not-applied')]] }), {})).toMatchObject({ code: 'expiring', effect: 'none' });
+  // Told by a person, who may be wrong.
+  expect(ended(redrive({ ...waited, headers: [[H.verified, Buffer.from('not-applied')]] }), {})).toMatchObject({ code: 'expiring', effect: 'maybe' });
   // The vendor has answered.
   expect(ended({ ...redrive(told('order-1')), readBacks: 1, notApplied: true }, { retired: true })).toMatchObject({ code: 'destination-retired', effect: 'none' });
 });

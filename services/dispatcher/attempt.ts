@@ -33,12 +33,12 @@ function give(task: Task, state: Ending['state'], code: string | null, detail: s
 
 /**
  * The key under which the delivery is open. An end of unknown effect that stands there leaves it in doubt, whatever becomes of
- * this redrive without a call, until the vendor or a person has said that it was not applied.
+ * this redrive, until the vendor has said that it was not applied. A person who says so lets it be called; whether they are right is not known.
  */
 export function takeUp(task: Task, { key, generation, reopened }: Extract<Lookup, { readonly kind: 'open' }>): void {
   task.key = key;
   task.generation = generation;
-  task.doubtSince = reopened === undefined || task.notApplied || headerOf(task.record, H.verified) === 'not-applied' ? 0 : reopened.maybeSince || reopened.at;
+  task.doubtSince = reopened === undefined || task.notApplied ? 0 : reopened.maybeSince || reopened.at;
 }
 
 /** What the ledger has of the delivery: an end (then nothing is left to do), or the key under which it is open. */
@@ -160,6 +160,9 @@ function firstOffsetOf({ delivery: { recordType, outputId, destination, operatio
 /** The order that put it back sends what may have taken effect. One of which nothing tells so holds it: records of a control service before this header, too. */
 const resends = (task: Task): boolean => headerOf(task.record, H.resend) === task.redrive;
 
+/** A person found that it was not applied, and the order that put it back says so. */
+const foundNotApplied = (task: Task): boolean => task.redrive !== '' && headerOf(task.record, H.verified) === 'not-applied';
+
 function canReadBack(destination: DestinationConfig, operation: OperationManifest): boolean {
   return operation.verify !== undefined && destination.adapter.destination?.verify !== undefined;
 }
@@ -170,12 +173,13 @@ const waitInLaneMs = 1000;
 /**
  * A delivery that may have taken effect, past the time for which the vendor knows its key: asked for at the vendor
  * (verify), set aside for a person (hold, and what the vendor cannot tell), or sent again (resend). A redrive that
- * resends what cannot be read back is that person's decision to send: only what it may have called itself counts.
+ * resends what cannot be read back, or says that a person found it not applied, is that person's decision to send: only what it may have called itself counts.
  * @param endedAt when the end was written that it takes up: a call was made before that. 0 = it takes up none
  */
 function settleUnknown(runner: PartitionRunner, destination: DestinationConfig, task: Task, operation: OperationManifest, endedAt: number, now: number): Preparation | undefined {
   const readable = canReadBack(destination, operation);
-  const since = !readable && task.doubtSince > 0 && resends(task) ? task.maybeSince : unsureSince(task);
+  const decided = task.doubtSince > 0 && ((!readable && resends(task)) || foundNotApplied(task));
+  const since = decided ? task.maybeSince : unsureSince(task);
   const rule = pastWindow(since, now, operation.idempotency);
   if (rule === 'send') return undefined;
   const held = (why: string): Preparation => give(task, 'quarantined', 'delivery-held', `unknown whether it was applied, and the key window has passed${why}`, true, 'maybe');

@@ -80,26 +80,23 @@ export function createCalledSince() {
 }
 
 const rank: Record<EndState, number> = { denied: 1, expired: 1, superseded: 1, quarantined: 2, 'dead-lettered': 2, 'failed-over': 3, delivered: 4 };
+const givenUp = 2;
+
+type Ranked = Pick<EndValue, 'state' | 'effect' | 'maybeSince' | 'offset'>;
+const doubtOf = ({ effect, maybeSince }: Ranked): number => (effect === 'maybe' ? maybeSince : 0);
 
 /**
- * Whether a later end replaces an earlier one under the same key. The first end absorbs everything, except
- * that a delivery learnt to be applied after all outranks one that was given up, and one that went to a second vendor
- * outranks what an earlier owner wrote late: the states form a lattice, so readers in any order agree.
+ * Whether an end is kept in the place of another one under the same key. One that was learnt to be applied outranks all others, and
+ * one that went to a second vendor what was given up. Of two that were given up it is the one of the record that stands later: a
+ * redrive, which had taken up an end of unknown effect, and says what is known since. Of one record (an owner that lost the
+ * partition wrote late) it is the higher state, and of equals the one that tells of the later call of unknown effect, for who
+ * asks the vendor next must give that call the time to show. That is one order of all ends of a key: readers in any order agree,
+ * and owners write ends of a key in it, so what compaction leaves is what was kept.
  */
-export function replaces(earlier: EndState, later: EndState): boolean {
-  return rank[later] > rank[earlier];
-}
-
-type Doubt = Pick<EndValue, 'state' | 'effect' | 'maybeSince'>;
-const doubtOf = ({ effect, maybeSince }: Doubt): number => (effect === 'maybe' ? maybeSince : 0);
-
-/**
- * Whether a later end is kept in the place of an earlier one under the same key: as `replaces`, and of equals the one that tells of
- * the later call of unknown effect. A redrive that was told of no effect called again under the same key: who asks the vendor
- * next must give that call the time to show.
- */
-export function keepsInstead(earlier: Doubt, later: Doubt): boolean {
-  return replaces(earlier.state, later.state) || (rank[later.state] === rank[earlier.state] && doubtOf(later) > doubtOf(earlier));
+export function keepsInstead(earlier: Ranked, later: Ranked): boolean {
+  const [had, has] = [rank[earlier.state], rank[later.state]];
+  if (had <= givenUp && has <= givenUp && earlier.offset !== later.offset) return later.offset > earlier.offset;
+  return has > had || (has === had && doubtOf(later) > doubtOf(earlier));
 }
 
 export type Lookup =

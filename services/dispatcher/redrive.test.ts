@@ -24,7 +24,8 @@ const settleMs = 5 * second;
 const fates = ['answered', 'cut', 'lost', 'refused', 'busy'] as const;
 type Fate = (typeof fates)[number];
 type Command =
-  | { readonly kind: 'order'; readonly unknown: 'hold' | 'resend' }
+  /** `finding`: of a person, whether it is so or not. */
+  | { readonly kind: 'order'; readonly unknown: 'hold' | 'resend'; readonly finding?: 'not-applied' }
   | { readonly kind: 'step'; readonly fate: Fate }
   | { readonly kind: 'wait'; readonly ms: number }
   /** It ends without a call, for a reason that is gone again after that. */
@@ -42,6 +43,8 @@ class World {
   readonly vendor: Vendor;
   now = 1_800_000_000_000;
   readonly ledger = new Map<string, EndValue>();
+  /** What compaction leaves of the ledger. */
+  readonly compacted = new Map<string, EndValue>();
   /** Each time that it took effect: by whose record, and whether that one's order resends. */
   readonly effects: { readonly order: string; readonly resends: boolean }[] = [];
   /** Records that nobody called, of which an owner that left said that it may have, and with them of all before. */
@@ -104,9 +107,9 @@ class World {
   }
 
   /** A record on the topic, the first or one that an order put back. */
-  private read(redrive: string, unknown: 'hold' | 'resend'): void {
+  private read(redrive: string, unknown: 'hold' | 'resend', finding?: 'not-applied'): void {
     const delivery = { outputId: 'out_1', destination: 'crm', operation: 'put', recordType: 'weir.canonical.Event', intent: '0', itemHash: 'h', acceptedAt: 1_800_000_000_000, notBefore: null, ids: [], purpose: 'service', consentOffsets: [], identityOffsets: [] };
-    const headers = unknown === 'resend' ? [[H.resend, Buffer.from(redrive)]] : [];
+    const headers = [...(unknown === 'resend' ? [[H.resend, Buffer.from(redrive)]] : []), ...(finding === undefined ? [] : [[H.verified, Buffer.from(finding)]])];
     this.task = { delivery, sealedBy: '', subject: 's', offset: 10 + this.orders, parkedOffset: -1, queuedAt: this.now, redrive, key: '', generation: 0, attempts: 0, readBacks: 0, doubtSince: 0, notApplied: false, maybeSince: 0, last: undefined, path: '', ahead: '', record: { timestamp: this.now, headers } } as unknown as Task;
     [this.intentAt, this.called] = [this.now, false];
   }
@@ -117,6 +120,7 @@ class World {
     const end = endValue(ending, this.now, 'o');
     const before = this.ledger.get(end.key);
     if (before === undefined || keepsInstead(before, end)) this.ledger.set(end.key, end);
+    this.compacted.set(end.key, end);
   }
 
   /** Of what is parked the same owner knows this, and looks at the ledger again for the rest (parking.ts). */
@@ -151,7 +155,7 @@ class World {
   async run(command: Command): Promise<void> {
     switch (command.kind) {
       case 'order':
-        if (this.task === undefined) this.read(`rpl_${++this.orders}`, command.unknown);
+        if (this.task === undefined) this.read(`rpl_${++this.orders}`, command.unknown, command.finding);
         return;
       case 'step': return this.step(command.fate);
       case 'wait': this.now += command.ms; return;
@@ -180,6 +184,7 @@ test('whatever becomes of a delivery and its redrives, it takes effect once: a s
     const world = new World({ keyed, readable });
     for (const one of commands) await world.run(one);
     expect(world.takenForCalled).toEqual([]);
+    expect([...world.compacted.values()], 'what compaction leaves is what was kept').toEqual([...world.ledger.values()]);
     const again = world.effects.slice(1);
     expect(readable ? again : again.filter(({ resends }) => !resends)).toEqual([]);
   }), { numRuns: 3000 });
@@ -199,8 +204,22 @@ test('what was denied in doubt and then ended without a call is not sent under a
   for (const why of ['expiring', 'retired'] as const) {
     const world = await play({ keyed: true, readable: false }, [step('cut'), ends('denied'), order('resend'), ends(why), wait(30 * hour), order('hold'), step('answered')]);
     expect(world.effects).toHaveLength(1);
-    expect([...world.ledger.values()]).toMatchObject([{ state: 'dead-lettered', effect: 'maybe' }]);
+    expect([...world.ledger.values()]).toMatchObject([{ state: 'quarantined', effect: 'maybe' }]);
   }
+});
+
+test('what a person found not applied is called, and is not known to be without effect when it ends without a call: should they be wrong, the next order does not send it under a new key', async () => {
+  const found: Command = { kind: 'order', unknown: 'hold', finding: 'not-applied' };
+  const start = [step('cut'), ends('denied'), wait(30 * hour)];
+  const wrong = await play({ keyed: true, readable: false }, [...start, found, ends('denied'), order('hold'), step('answered')]);
+  expect([wrong.effects.length, [...wrong.ledger.values()]]).toMatchObject([1, [{ state: 'quarantined', effect: 'maybe' }]]);
+  const right = await play({ keyed: false, readable: true }, [step('lost'), ...start.slice(1), found, step('answered')]);
+  expect([right.effects.length, [...right.ledger.values()]]).toMatchObject([1, [{ state: 'delivered' }]]);
+});
+
+test('a doubt that the vendor cleared is cleared for good, whatever the redrive ends as', async () => {
+  const world = await play({ keyed: false, readable: true }, [step('lost'), ends('denied'), wait(6 * second), order('hold'), step('answered'), ends('retired')]);
+  expect([...world.ledger.values()]).toMatchObject([{ state: 'dead-lettered', effect: 'none' }]);
 });
 
 test('a question that has no answer leaves the doubt, also of what is parked meanwhile; one that has clears it, also for the time it is parked', async () => {

@@ -10,7 +10,7 @@ import { createRoutes } from './routes.ts';
 const raw = (n: number): History['raw'][number] => ({ event: `e${n}`, hash: `h${n}`, objectKey: 'u1', source: 'segment', partition: 0, offset: n });
 const canonical = (n: number): History['canonical'][number] => ({ event: `e${n}`, output: `o${n}`, source: 'segment', subject: 's1', partition: 0, offset: n, type: 'Profile', release: 'r1', value: Buffer.from(`v${n}`), wanted: { must: ['newsletter|subscribe'], may: ['newsletter|subscribe'] }, userId: 'u1' });
 const dispatch = (n: number): History['dispatch'][number] => ({ event: `e${n}`, output: `o${n}`, destination: 'newsletter', operation: 'subscribe', kind: 'use', subject: 's1', release: 'r1', partition: 0, offset: n, order: '', at: 900 + n, decided: undefined });
-const end = (n: number): History['ends'][number] => ({ key: `k${n}`, event: `e${n}`, output: `o${n}`, destination: 'newsletter', operation: 'subscribe', state: 'delivered', effect: 'done', at: 1000 + n, reason: null, owner: 'a/1/x', owned: true });
+const end = (n: number): History['ends'][number] => ({ key: `k${n}`, event: `e${n}`, output: `o${n}`, destination: 'newsletter', operation: 'subscribe', state: 'delivered', effect: 'done', at: 1000 + n, reason: null, owner: 'a/1/x', owned: true, offset: n, maybeSince: 0 });
 const arrival = (n: number): History['arrivals'][number] => ({ destination: 'newsletter', operation: 'subscribers', idempotencyKey: `k${n}`, subject: 's1', body: { email: 'p@larkspur.example' }, at: 900 + n, applied: true, n });
 const good: History = {
   raw: [raw(1), raw(2)], canonical: [canonical(1), canonical(2)], dispatch: [dispatch(1), dispatch(2)], ends: [end(1), end(2)], parked: [], outcomes: [1, 2].map((n) => ({ event: `e${n}`, output: `o${n}`, destination: 'newsletter', operation: 'subscribe', state: 'delivered', reason: null, stage: 'dispatcher' })), letters: [],
@@ -22,11 +22,21 @@ const closed: History = { ...good, consent: [...good.consent, { ...good.consent[
 const letter = (n: number): History['letters'][number] => ({ event: `e${n}`, stage: 'normalizer', code: 'x', value: Buffer.from('v'), hash: `h${n}`, topic: 'raw.segment', partition: 0, offset: n });
 const idsOf = (email: string): string[] => [email, 'u-1'];
 
+/** Held in doubt, put back, and overtaken when the vendor had said that it was not applied. */
+const held: History['ends'][number] = { ...end(2), state: 'quarantined', effect: 'maybe', maybeSince: 900 };
+const overtaken: History['ends'][number] = { ...end(2), state: 'superseded', effect: 'none', offset: 8 };
+const redriven: Partial<History> = { dispatch: [...good.dispatch, { ...dispatch(2), offset: 8, order: 'rpl_1' }], ends: [end(1), held, overtaken], outcomes: [good.outcomes[0]!, { ...good.outcomes[1]!, state: 'quarantined' }, { ...good.outcomes[1]!, state: 'superseded' }] };
+
 const both = { must: ['newsletter|subscribe', 'warehouse|insert'], may: ['newsletter|subscribe', 'warehouse|insert'] };
 
 test('a good history is let pass by every checker', () => {
   expect([...nothingLost(good, sent), ...decidedForEach(good), ...endedOnce(good), ...effectsOnce(good), ...consentHeld(good, 100, idsOf), ...lastNoHolds(good, sent, idsOf), ...lastNoHolds(closed, no([]), idsOf), ...ordered(good, sent), ...sameBytes(good), ...zombiesHarmless(good, 250), ...releasesNamed(good)]).toEqual([]);
   expect(nothingLost({ ...good, letters: [letter(2)] }, { ...sent, poison: ['e2'] })).toEqual([]);
+});
+
+test('a delivery in doubt that an order put back ends as it is known then', () => {
+  expect([...endedOnce({ ...good, ...redriven }), ...effectsOnce({ ...good, ...redriven, effects: [arrival(1)] })]).toEqual([]);
+  expect(effectsOnce({ ...good, ...redriven, ends: [end(1), held] })).toEqual([]);
 });
 
 test('what restricts may come before a use that waited, when its end says of which; nothing else may', () => {
@@ -55,6 +65,10 @@ test.each<[string, Partial<History>, (h: History) => string[]]>([
   ['a delivery that no route asks for', { canonical: [canonical(1), { ...canonical(2), wanted: { must: [], may: ['warehouse|insert'] } }] }, decidedForEach],
   ['an owner that ends what had ended otherwise', { ends: [end(1), end(2), { ...end(2), state: 'denied', effect: 'none' }] }, endedOnce],
   ['an owner that ends as quarantined what was dead-lettered', { ends: [end(1), { ...end(2), state: 'dead-lettered' }, { ...end(2), state: 'quarantined' }], outcomes: [...good.outcomes, { ...good.outcomes[1]!, state: 'dead-lettered' }] }, endedOnce],
+  ['a redrive that ends what was known to be without effect under the same key', { ...redriven, ends: [end(1), { ...end(2), state: 'quarantined', effect: 'none' }, overtaken] }, endedOnce],
+  ['a redrive that ends otherwise without an order', { ...redriven, dispatch: good.dispatch }, endedOnce],
+  ['an end of before that replaces what a redrive was told', { ...redriven, ends: [end(1), overtaken, held] }, endedOnce],
+  ['an effect of what a redrive was told had none', redriven, effectsOnce],
   ['an end that wins and is not told', { ends: [end(1), { ...end(2), state: 'denied', effect: 'none', owned: false }, end(2)], outcomes: [good.outcomes[0]!, { ...good.outcomes[1]!, state: 'denied' }] }, endedOnce],
   ['two effects under one key', { effects: [...good.effects, arrival(1)] }, effectsOnce],
   ['two keys for one delivery', { ends: [...good.ends, { ...end(1), key: 'k9' }], effects: [...good.effects, { ...arrival(1), idempotencyKey: 'k9' }] }, effectsOnce],
@@ -122,7 +136,9 @@ test('a destination that was denied, and one whose record could not be decided a
 test('of ends that owners before wrote late, or that turn out to be applied, one wins: the delivered one, when it is told', () => {
   const late = { ...end(2), state: 'dead-lettered', effect: 'maybe', owned: false };
   expect(endedOnce({ ...good, ends: [end(1), end(2), late] })).toEqual([]);
-  expect(endedOnce({ ...good, ends: [end(1), { ...late, owned: true }, end(2)] })).toEqual([]);
+  const learnt = { ...good, dispatch: redriven.dispatch!, ends: [end(1), { ...late, owned: true }, { ...end(2), offset: 8 }] };
+  expect(endedOnce(learnt)).toEqual([]);
+  expect(endedOnce({ ...learnt, dispatch: good.dispatch })).toHaveLength(1);
   expect(endedOnce({ ...good, ends: [end(1), { ...end(2), state: 'expired', effect: 'none' }], outcomes: [good.outcomes[0]!, { ...good.outcomes[1]!, state: 'quarantined' }] })).toEqual([]);
 });
 

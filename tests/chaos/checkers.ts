@@ -1,7 +1,6 @@
 /** The invariants over the recorded history. Pure: each gives the lines that say what is broken; none = it held. */
 import { decodeLeaf, verifyLog } from '@weir/audit';
-import { replaces } from '../../services/dispatcher/ledger.ts';
-import type { EndState } from '../../services/dispatcher/types.ts';
+import { keepsInstead } from '../../services/dispatcher/ledger.ts';
 import { isReadBack, type EndRecord, type History } from './history.ts';
 import type { Refusal } from './traffic.ts';
 
@@ -64,26 +63,28 @@ export function decidedForEach(history: History): string[] {
   return problems;
 }
 
+type Ranked = Parameters<typeof keepsInstead>[0];
+const winner = (ends: readonly EndRecord[]): EndRecord => ends.reduce((a, b) => (keepsInstead(a as Ranked, b as Ranked) ? b : a));
+
 /** What an end is told as. */
 const toldAs = (state: string): string => (state === 'expired' ? 'quarantined' : state);
 
 /**
  * Exactly one end: of all that are written for a delivery, by whoever and under whichever key, one wins by the rule that every
- * reader of the ledger has (`replaces`), and that one is told. An owner knows the ends of owners before it: it writes
- * the end that stands, or one that replaces it, and no other.
+ * reader of the ledger has (`keepsInstead`), and that one is told. An owner knows the ends of owners before it: it writes
+ * the end that stands, or, by a record that an order put back behind it, another one in the
+ * place of one that may have taken effect.
  */
 export function endedOnce(history: History): string[] {
   const problems: string[] = [];
   const putBack = new Set(history.dispatch.filter((d) => d.order !== '').map(delivery));
   const told = new Set(history.outcomes.map((o) => `${o.output}|${o.destination}|${o.operation}|${o.state}`));
-  const winner = (ends: readonly EndRecord[]): EndRecord => ends.reduce((a, b) => (replaces(a.state as EndState, b.state as EndState) ? b : a));
   for (const [name, ends] of Map.groupBy(history.ends, delivery)) {
     for (const [key, owned] of Map.groupBy(ends.filter((e) => e.owned), (e) => e.key)) {
       owned.forEach((end, i) => {
         const before = i === 0 ? end : winner(owned.slice(0, i));
-        // An order takes up again what was given up and may have taken effect; what becomes of that outranks it only when it is delivered.
-        const takenUp = putBack.has(name) && before.state === 'dead-lettered' && end.effect === 'maybe';
-        if (end.state !== before.state && !takenUp && !replaces(before.state as EndState, end.state as EndState)) problems.push(`${name} ended ${before.state} under ${key}, and then ${end.state} by ${end.owner}`);
+        const takenUp = putBack.has(name) && before.effect === 'maybe' && end.offset > before.offset;
+        if (end.state !== before.state && !takenUp) problems.push(`${name} ended ${before.state} under ${key}, and then ${end.state} by ${end.owner}`);
       });
     }
     const { state } = winner(ends);
@@ -114,17 +115,17 @@ export function audited(history: History, signed: Signed): string[] {
   ];
 }
 
-/** One effect per delivery; each effect has an end that allows it; each delivered end has its effect. */
+/** One effect per delivery; the end that stands allows each effect; each delivered end has its effect. */
 export function effectsOnce(history: History): string[] {
   const problems: string[] = [];
   const ends = new Map<string, Set<string>>();
   const deliveryOf = new Map<string, string>();
   const possible = new Set<string>();
+  for (const [key, of] of Map.groupBy(history.ends, (end) => `${end.destination}|${end.key}`)) if (winner(of).effect !== 'none') possible.add(key);
   for (const end of history.ends) {
     const key = `${end.destination}|${end.key}`;
     ends.set(key, (ends.get(key) ?? new Set()).add(end.state));
     deliveryOf.set(key, delivery(end));
-    if (end.effect !== 'none') possible.add(key);
   }
   const effects = new Map<string, number>();
   const perDelivery = new Map<string, number>();

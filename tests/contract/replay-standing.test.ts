@@ -40,9 +40,13 @@ test('the index keeps the end that the ledger keeps', () => {
   const all = states.flatMap((state): Doubted[] => [{ state, effect: 'none', maybeSince: 0 }, ...[3, 7].map((maybeSince) => ({ state, effect: 'maybe' as const, maybeSince }))]);
   all.forEach((a, i) => {
     all.forEach((b, j) => {
-      put(`${i}/${j}`, a, 1);
-      put(`${i}/${j}`, b, 2);
-      expect([a, b, store.end('crm', `${i}/${j}`)!.offset]).toEqual([a, b, keepsInstead(a, b) ? 2 : 1]);
+      for (const offset of [1, 2, 3]) {
+        const key = `${i}/${j}/${offset}`;
+        put(key, a, 2);
+        put(key, b, offset);
+        const kept = keepsInstead({ ...a, offset: 2 }, { ...b, offset }) ? { ...b, offset } : { ...a, offset: 2 };
+        expect([a, b, store.end('crm', key)]).toMatchObject([a, b, kept]);
+      }
     });
   });
 });
