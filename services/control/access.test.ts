@@ -51,6 +51,7 @@ beforeAll(async () => {
   });
   const adminToken = (): string => { if (adminAway !== undefined) throw adminAway; return admin; };
   const authenticate = createAuthenticate({ adminToken, principalOf: (t) => (t === token && granted !== null ? { id: 'token:t', grants: granted } : undefined), oidc: oidcOptions({ oidcIssuer: issuer, oidcAudience: audience, oidcTokenType: 'at+jwt', oidcRolesClaim: 'weir_roles' }), now: () => Date.now() });
+  const subjects = () => ({ summary: answer('subject'), decisions: answer('decisions'), resolve: async () => { ran.push('export'); return { ids: [], onlyGiven: false, leftOut: [] }; }, scan: async () => undefined, scanChanges: async () => undefined, states: () => [], newestEvents: () => createNewestEvents(1), deliveredTo: async () => [], linkValues: async () => [], regions: () => [] });
   const ports = {
     authenticate,
     audit: () => ({
@@ -62,7 +63,7 @@ beforeAll(async () => {
     scopeOf: (_kind: string, id: string) => letters[id] ?? nothing,
     status: answer('status'), trace: answer('trace'), letters: { list: answer('letters'), stats: answer('stats'), show: answer('letter') }, release: answer('release'),
     switches: { list: () => [], set: async () => { if (failing !== undefined) throw failing; ran.push('switch'); return {}; } }, deliveries: { resolve: answer('resolve') },
-    subjects: () => ({ summary: answer('subject'), decisions: answer('decisions'), resolve: async () => { ran.push('export'); return { ids: [], onlyGiven: false, leftOut: [] }; }, scan: async () => undefined, scanChanges: async () => undefined, states: () => [], newestEvents: () => createNewestEvents(1), deliveredTo: async () => [], linkValues: async () => [], regions: () => [] }),
+    subjects, exports: subjects, clock: { setTimer: () => 0, clearTimer: () => undefined },
     erasures: () => ({ order: async () => { ran.push('erase'); return { erasure, joined: false, underWay: [] }; }, list: () => [], get: () => erasure }), wordsKept: async () => null,
     releases: { current: () => ({}), list: async () => [], check: () => ({ hash: 'x' }), apply: async (_order: unknown, _by: unknown, proposedBy: string | null) => { ran.push(`apply ${proposedBy ?? 'alone'}`); return {}; }, topics: answer('topics') },
     replays: { add: answer('order'), list: answer('orders'), view: answer('order'), change: answer('change'), answers: answer('answers'), differences: answer('differences'), letterScope: (id: string) => letters[id] ?? nothing, scope: (id: string) => (id === replayId ? letters['dlq_a'] : everything) },

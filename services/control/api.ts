@@ -20,6 +20,7 @@ import { consentRoutes, type ConsentLookup } from './consent.ts';
 import { consentPreviewRoute, type ConsentPreview } from './consent-preview.ts';
 import { consentReceiptRoutes, type ConsentReceipts } from './consent-receipts.ts';
 import { subjectRoutes } from './subject-routes.ts';
+import type { ExportClock } from './subject-export.ts';
 import type { Subjects } from './subjects.ts';
 import { switchRoutes, type SwitchApi } from './switches.ts';
 import { issuedToken, proposalsReply, revokedToken, tokensReply, type Access } from './tokens.ts';
@@ -50,6 +51,8 @@ export interface ApiPorts {
   readonly switches: SwitchApi;
   readonly deliveries: HeldDeliveries;
   readonly subjects: () => Subjects;
+  readonly exports: () => Subjects;
+  readonly clock: ExportClock;
   readonly erasures: () => Erasures;
   /** For how long what was written over on weir.consent stands there still, at most, ms; null = the brokers do not say. */
   readonly wordsKept: () => Promise<number | null>;

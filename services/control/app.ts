@@ -186,6 +186,8 @@ export function createControl(context: ServiceContext, options: ConfigOf<typeof 
         deliveries: createHeldDeliveries({ store, reader, appender, serde, topics, today: replays.today }),
         switches: createSwitchApi(context, own, barrier),
         subjects: () => privacy.subjects(),
+        exports: () => privacy.exports(),
+        clock: context.clock,
         erasures: () => privacy.erasures(),
         wordsKept: () => privacy.wordsKept(),
         tail: (after, waitMs) => tail.next(after, waitMs),

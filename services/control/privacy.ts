@@ -11,10 +11,10 @@ import { createRemains } from './remains.ts';
 import type { Store } from './store.ts';
 import { createSubjects, type Subjects } from './subjects.ts';
 
-/** So many searches of a topic at once. */
+/** So many searches of a topic at once, and as many for exports beside them. */
 const searches = 4;
 
-/** For one person whole topics are read, and each search holds what a fetch brought: a thousand orders that come together wait for one another. */
+/** For one person whole topics are read, and each search holds what a fetch brought: a thousand orders that come together wait for one another. Exports have turns of their own: they wait for who takes them. */
 function fewAtOnce(reader: Reader): Reader {
   const inTurn = createFewAtOnce(searches);
   return { ...reader, read: (...search) => inTurn(() => reader.read(...search)) };
@@ -24,6 +24,8 @@ function fewAtOnce(reader: Reader): Reader {
 export interface Privacy {
   /** Throws not-ready while the tables are read, or while nothing is sealed. */
   subjects(): Subjects;
+  /** The same for exports. */
+  exports(): Subjects;
   erasures(): Erasures;
   /** For how long what was written over on weir.consent stands there still, at most, ms; null = for a time that the brokers do not tell. */
   wordsKept(): Promise<number | null>;
@@ -38,12 +40,13 @@ export interface Privacy {
 export async function createPrivacy(context: ServiceContext, store: Store, tables: ConsentTables, barrier: ConsentBarrier, reading: Promise<void>, audit: ErasurePorts['audit'], fail: (error: unknown) => void): Promise<Privacy> {
   const { log, serde, topics, groups, clock, keys, releases, logger, workspaceKey } = context;
   const unsealed = (): never => { throw new WeirError('not-ready', 'nothing is sealed (WEIR_SEALING=false): a person cannot be erased'); };
-  if (keys === undefined) return { subjects: unsealed, erasures: unsealed, wordsKept: () => Promise.resolve(null), callers: () => null, newestMark: () => 0, stop: () => Promise.resolve() };
+  if (keys === undefined) return { subjects: unsealed, exports: unsealed, erasures: unsealed, wordsKept: () => Promise.resolve(null), callers: () => null, newestMark: () => 0, stop: () => Promise.resolve() };
   const [appender, whole, admin] = await Promise.all([log.appender(), log.reader(), log.admin()]);
   const reader = fewAtOnce(whole);
   const shared = { audit, reader, admin, appender, serde, topics, keys, store, workspaceKey, release: () => releases.current(), now: () => clock.now() };
   const timers = { setTimer: clock.setTimer, clearTimer: clock.clearTimer };
   const subjects = createSubjects({ ...shared, tables });
+  const exports = createSubjects({ ...shared, reader: fewAtOnce(whole), tables });
   const janitor = createRawKeyJanitor({ ...shared, ...timers, logger });
   const erasures = createErasures({ ...shared, ...timers, policyGroup: groups.policy, barrier, tables, subjects, remains: createRemains({ ...shared, subjects }), rawUntil: janitor.until, logger });
   let ready = false;
@@ -60,6 +63,7 @@ export async function createPrivacy(context: ServiceContext, store: Store, table
 
   return {
     subjects: () => whenReady(subjects),
+    exports: () => whenReady(exports),
     erasures: () => whenReady(erasures),
     newestMark: () => whenReady(erasures).list().reduce((newest, erasure) => Math.max(newest, markOf(erasure) ?? 0), 0),
     wordsKept: () => compactedAfter(admin, topics.consent),

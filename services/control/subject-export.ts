@@ -1,8 +1,11 @@
-import { anyOf, anything, count, flag, instant, map, named, nullable, object, optional, text, type Media } from '@weir/service';
+import { anyOf, anything, count, flag, instant, map, named, nullable, object, optional, text, type Clock, type Media } from '@weir/service';
 import { stateView } from './consent.ts';
 import { cut, leftOutList, type Person, type SubjectRecord, type Subjects } from './subjects.ts';
 
 const chunkChars = 64 * 1024;
+/** Who takes nothing for so long is gone: exports are few at once, and others wait for their turn. */
+export const exportPatienceMs = 60_000;
+export type ExportClock = Pick<Clock, 'setTimer' | 'clearTimer'>;
 
 /** First line of an export that is not of all that is linked. */
 const wideNote = { incomplete: 'more than 64 identifiers are linked to this one: only the records under the one given follow' };
@@ -29,10 +32,11 @@ const line = (value: object): string => `${JSON.stringify(value)}\n`;
 const iso = (at: number): string => new Date(at).toISOString();
 
 /**
- * All of a person as NDJSON text, while it is read: the reader waits for who takes it, and stops when he has left. Held are a
- * chunk, and of the newest events (`cut`) what their deliveries are looked up by.
+ * All of a person as NDJSON text, while it is read: the reader waits for who takes it, and stops when he has left, or has taken
+ * nothing for `exportPatienceMs`: then it ends by an error, in the middle. Held are a chunk, and of the newest events (`cut`) what their
+ * deliveries are looked up by.
  */
-export async function* exportLines(subjects: Subjects, { ids, onlyGiven, leftOut }: Person): AsyncGenerator<string> {
+export async function* exportLines(subjects: Subjects, { ids, onlyGiven, leftOut }: Person, clock: ExportClock): AsyncGenerator<string> {
   let chunk = onlyGiven ? line(wideNote) : leftOut.length > 0 ? line({ leftOut }) : '';
   let left = false;
   let give = Promise.withResolvers<string>();
@@ -45,7 +49,9 @@ export async function* exportLines(subjects: Subjects, { ids, onlyGiven, leftOut
     if (chunk.length < chunkChars) return;
     give.resolve(chunk);
     chunk = '';
-    await taken.promise;
+    const { promise, reject } = taken;
+    const timer = clock.setTimer(() => { reject(new Error(`nobody has taken the export for ${exportPatienceMs / 1000} s`)); }, exportPatienceMs);
+    await promise.finally(() => { clock.clearTimer(timer); });
   }
 
   async function readAll(): Promise<void> {
@@ -57,6 +63,8 @@ export async function* exportLines(subjects: Subjects, { ids, onlyGiven, leftOut
   }
 
   const end = readAll().then(() => undefined, (error: unknown) => { if (!left) throw error; });
+  // It may end while nobody asks for more.
+  end.catch(() => undefined);
   try {
     for (;;) {
       const text = await Promise.race([give.promise, end]);

@@ -4,7 +4,7 @@ import type { FastifyInstance } from 'fastify';
 import { erasureStates, markOf, type Erasure } from './erasure-receipt.ts';
 import type { Erasures } from './erasure.ts';
 import { everything, parseIdentifier } from '@weir/release';
-import { exportLines, exportReply } from './subject-export.ts';
+import { exportLines, exportReply, type ExportClock } from './subject-export.ts';
 import { decisionsReply, leftOutList, subjectReply, type Follow, type Subjects } from './subjects.ts';
 
 const whole = () => everything;
@@ -44,6 +44,9 @@ function shownErasure({ sealed: _sealed, ...erasure }: Erasure, wordsKept: numbe
 
 export interface SubjectRoutePorts {
   readonly subjects: () => Subjects;
+  /** For exports, which hold up no other search. */
+  readonly exports: () => Subjects;
+  readonly clock: ExportClock;
   readonly erasures: () => Erasures;
   /** For how long what was written over on weir.consent stands there still, at most, ms; null = the brokers do not say. */
   readonly wordsKept: () => Promise<number | null>;
@@ -61,9 +64,9 @@ export function subjectRoutes(app: FastifyInstance, ports: SubjectRoutePorts): v
     return ports.subjects().decisions(parseIdentifier(identifier), destination, limit);
   });
   app.post<Asked>('/v1/subjects/export', { schema: { body: person }, config: { replies: { 200: exportReply }, permission: 'subject.read', scope: whole, action: 'subject.export', privateBody: true, summary: 'Every canonical record and change of consent of a person, its states of consent, where something was delivered, what links keep of it and where it was last said to be, as NDJSON.' } }, async (request, reply) => {
-    const subjects = ports.subjects();
+    const subjects = ports.exports();
     const found = await subjects.resolve(parseIdentifier(request.body.identifier), request.body.linked ?? 'trusted');
-    return reply.type('application/x-ndjson').send(Readable.from(exportLines(subjects, found)));
+    return reply.type('application/x-ndjson').send(Readable.from(exportLines(subjects, found, ports.clock)));
   });
   app.post<Asked>('/v1/subjects/erase', { schema: { body: order }, config: { replies: { 202: orderedErasure }, permission: 'erasure.order', scope: whole, action: 'subject.erase', privateBody: true, summary: 'Erase a person: answered once the order is written, or with one that is under way; poll the erasure for its receipt.' } }, async (request, reply) => {
     const { identifier, deadlineDays = defaultDays, force = false, linked = 'trusted' } = request.body;

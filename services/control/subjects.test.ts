@@ -3,12 +3,13 @@ import { WeirError } from '@weir/errors';
 import { topicNames } from '@weir/pipeline';
 import { consentKey } from '@weir/policy';
 import { keyedIdsOf, parseIdentifier } from '@weir/release';
-import { expect, test } from 'vitest';
+import { expect, test, vi } from 'vitest';
 import { compactedAfter } from './compaction.ts';
 import { exportLines } from './subject-export.ts';
 import { subjectRoutes } from './subject-routes.ts';
 import { createSubjects } from './subjects.ts';
 
+const clock = { setTimer: () => 0, clearTimer: () => undefined };
 const workspaceKey = Buffer.alloc(32, 5);
 const given = parseIdentifier('userId:u-7');
 const [own] = keyedIdsOf(workspaceKey, given) as [string];
@@ -76,7 +77,7 @@ test('of more events than are looked up the newest count, it is told, and the ev
 test('an export of a part says so in its first line', async () => {
   for (const [linked, first] of [[() => undefined, 'incomplete'], [(ids: readonly string[]) => ids, 'at']] as const) {
     const app = fastify();
-    subjectRoutes(app, { subjects: () => subjects(linked), erasures: () => ({}) as never, wordsKept: async () => null });
+    subjectRoutes(app, { subjects: () => { throw new Error('of other searches'); }, exports: () => subjects(linked), clock, erasures: () => ({}) as never, wordsKept: async () => null });
     const answer = await app.inject({ method: 'POST', url: '/v1/subjects/export', payload: { identifier: 'userId:u-7' } });
     const lines = answer.body.trim().split('\n').map((line) => JSON.parse(line) as object);
     expect(Object.keys(lines[0]!)[0]).toBe(first);
@@ -89,7 +90,7 @@ test('an export tells where the person was last said to be, and nothing of befor
   const tables = { readToEnd: async () => {}, linkValues: () => [], linked: (ids: readonly string[]) => ids, trusted: (ids: readonly string[]) => ({ ids, leftOut: [] }), states: () => [], regions: (ids: readonly string[], tell: (id: string, region: object) => void) => tell(ids[0]!, { code: 'DE', at: 5 }) };
   for (const [erasedUntil, regions] of [[0, [{ at: new Date(5).toISOString(), region: 'DE' }]], [5, []]] as const) {
     const app = fastify();
-    subjectRoutes(app, { subjects: () => subjects((ids) => ids, { tables, keys: { erasedUntil: () => erasedUntil, current: () => undefined } }), erasures: () => ({}) as never, wordsKept: async () => null });
+    subjectRoutes(app, { subjects: () => { throw new Error('of other searches'); }, exports: () => subjects((ids) => ids, { tables, keys: { erasedUntil: () => erasedUntil, current: () => undefined } }), clock, erasures: () => ({}) as never, wordsKept: async () => null });
     const answer = await app.inject({ method: 'POST', url: '/v1/subjects/export', payload: { identifier: 'userId:u-7' } });
     expect(answer.body.trim().split('\n').map((line) => JSON.parse(line) as object).filter((line) => 'region' in line)).toEqual(regions);
     await app.close();
@@ -121,7 +122,7 @@ test('an export has the changes of consent, one of several identifiers once, the
   const reader = { read: async (topic: string, _p: number, _f: number, _e: number, take: (batch: object) => Promise<void>) => take({ records: on[topic] }) };
   const store = { stages: (event: string) => (event === 'evt_1' ? [8, 9].map((at) => ({ stage: 'outcome', at, destination: 'crm', operation: 'send', outputId: 'out_1', state: 'delivered' })) : []) };
   const app = fastify();
-  subjectRoutes(app, { subjects: () => subjects((ids) => ids, { tables, serde, reader, store }), erasures: () => ({}) as never, wordsKept: async () => null });
+  subjectRoutes(app, { subjects: () => { throw new Error('of other searches'); }, exports: () => subjects((ids) => ids, { tables, serde, reader, store }), clock, erasures: () => ({}) as never, wordsKept: async () => null });
   const answer = await app.inject({ method: 'POST', url: '/v1/subjects/export', payload: { identifier: 'userId:u-7' } });
   const lines = answer.body.trim().split('\n').map((text) => JSON.parse(text) as Record<string, unknown>);
   const at = (ms: number): string => new Date(ms).toISOString();
@@ -141,10 +142,27 @@ test('an export is told a chunk at a time, also of changes: what nobody takes is
   const reader = { read: async (topic: string, _p: number, _f: number, _e: number, take: (batch: object) => Promise<void>) => { for (let i = 0; topic !== 'weir.canonical' && i < 100; i++, read++) await take({ records: [record] }); } };
   const serde = { known: () => true, decode: () => ({ name: 'weir.canonical.ConsentChange', value: { proof: 'x'.repeat(16_000) } }) };
   const found = subjects((ids) => ids, { reader, serde });
-  const text = exportLines(found, await found.resolve(given, 'trusted'));
+  const text = exportLines(found, await found.resolve(given, 'trusted'), clock);
   expect([((await text.next()).value as string).length < 100_000, read < 8]).toEqual([true, true]);
   await text.return(undefined);
   expect(read).toBeLessThan(8);
+});
+
+test('who takes nothing of an export for a minute gets no more of it: the search ends, and others have their turn', async () => {
+  const record = { key: Buffer.from(own), value: Buffer.from('x'), headers: [], timestamp: 5 };
+  let ended: unknown;
+  const reader = { read: async (_topic: string, _p: number, _f: number, _e: number, take: (batch: object) => Promise<void>) => { for (let i = 0; i < 100; i++) await take({ records: [record] }).catch((error: unknown) => { ended = error; throw error; }); } };
+  const serde = { known: () => true, decode: () => ({ name: 'weir.canonical.Contact', value: { proof: 'x'.repeat(16_000) } }) };
+  const found = subjects((ids) => ids, { reader, serde });
+  const timers = new Map<object, () => void>();
+  const text = exportLines(found, await found.resolve(given, 'trusted'), { setTimer: (run) => { const timer = {}; timers.set(timer, run); return timer; }, clearTimer: (timer) => { timers.delete(timer as object); } });
+  await text.next();
+  await text.next();
+  expect([ended, timers.size]).toEqual([undefined, 1]);
+  for (const run of timers.values()) run();
+  await vi.waitFor(() => { expect(String(ended)).toContain('nobody has taken the export for 60 s'); });
+  await expect(text.next()).rejects.toThrow('nobody has taken the export for 60 s');
+  expect(timers.size).toBe(0);
 });
 
 test('the receipt says when the words of states of consent have left weir.consent, once it is acknowledged and where the brokers say it', async () => {
@@ -153,7 +171,7 @@ test('the receipt says when the words of states of consent have left weir.consen
     const app = fastify();
     const admin = { describeTopics: async (names: readonly string[]) => names.map((name) => ({ name, partitions: 1, replicationFactor: 1, exists: true, config })) };
     const of = { ...erasure, erasedAt };
-    subjectRoutes(app, { subjects: () => ({}) as never, erasures: () => ({ get: () => of, list: () => [of] }) as never, wordsKept: () => compactedAfter(admin, 'weir.consent') });
+    subjectRoutes(app, { subjects: () => ({}) as never, exports: () => ({}) as never, clock, erasures: () => ({ get: () => of, list: () => [of] }) as never, wordsKept: () => compactedAfter(admin, 'weir.consent') });
     const [one, all] = [(await app.inject('/v1/erasures/leaf_1')).json() as { wordsUntil: unknown }, (await app.inject('/v1/erasures')).json() as { erasures: { wordsUntil: unknown }[] }];
     await app.close();
     return [one.wordsUntil, all.erasures[0]!.wordsUntil];
@@ -221,7 +239,7 @@ test('an export follows links of trusted sources alone, names in its first line 
   const serde = { known: () => true, decode: (bytes: Buffer) => (bytes.toString() === 'v' ? { name: 'weir.internal.LinkedIdentifiers', value: { userId: 'u-7', email: 'ada@larkspur.example', phone: null } } : { name: 'weir.canonical.Profile', value: { userId: 'u-7' } }) };
   const release = () => ({ sources: new Map([['web', { trustsLinks: false }], ['shop', { trustsLinks: true }]]), policy: { routes: new Map(), purposes: new Map() } });
   const app = fastify();
-  subjectRoutes(app, { subjects: () => subjects((ids) => ids, { tables, serde, release }), erasures: () => ({}) as never, wordsKept: async () => null });
+  subjectRoutes(app, { subjects: () => { throw new Error('of other searches'); }, exports: () => subjects((ids) => ids, { tables, serde, release }), clock, erasures: () => ({}) as never, wordsKept: async () => null });
   const ask = async (body: object): Promise<any[]> => (await app.inject({ method: 'POST', url: '/v1/subjects/export', payload: { identifier: 'userId:u-7', ...body } })).body.trim().split('\n').map((line) => JSON.parse(line));
   const lines = await ask({});
   expect(lines[0]).toEqual({ leftOut: [theirs] });

@@ -24,6 +24,14 @@ test('what a correction sends once more is not said to be settled, nor has a del
   expect(settled(item([looked('crm', 'applied')], { kind: 'delivery' }))).toEqual([]);
 });
 
+test('what an erasure leaves out of a record of its own is left out again, beside what an order does; what an order before left out is not', () => {
+  const erasure = { ...looked('crm', 'confirmed'), facts: { ...looked('crm', 'confirmed').facts, source: 'weir-erasure' } } as Item['deliveries'][number];
+  const { origin } = item([]);
+  const headers = [[H.settled, Buffer.from('out_1/mail/erase')]] as const;
+  expect(settled(item([erasure], { origin: { ...origin, headers } }))).toEqual(['out_1/mail/erase,out_1/crm/put']);
+  expect(settled(item([erasure], { origin: { ...origin, headers: [...headers, [H.intent, Buffer.from('rpl_0')]] } }))).toEqual(['out_1/crm/put']);
+});
+
 test('the header stays small, however many records an item has', () => {
   const many = Array.from({ length: 20_000 }, (_, i) => looked(`destination-${i}`, 'confirmed'));
   const [text] = settled(item(many));

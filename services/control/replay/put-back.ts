@@ -1,5 +1,5 @@
 import { headerBytes, Packer, type Appender, type Headers, type LogAdmin, type OutRecord, type Reader } from '@weir/log';
-import { H, type groupNames, type Standing, type TopicNames } from '@weir/pipeline';
+import { erasureSource, H, type groupNames, type Standing, type TopicNames } from '@weir/pipeline';
 import type { Clock } from '@weir/service';
 import { textOf } from './derive.ts';
 import type { ReplayOrder } from './order.ts';
@@ -48,11 +48,11 @@ const settledStandings: ReadonlySet<Standing> = new Set<Standing>(['applied', 'c
  * `H.settled` of a record that is decided anew; '' = nothing. The ledger would absorb most of these deliveries, but not one that is known
  * by what the vendor was asked, nor one that a release since gave another subject, whose end is on another partition.
  */
-function settledOf({ kind, deliveries, corrects }: Pick<Item, 'kind' | 'deliveries' | 'corrects'>, order: UnknownRule): string {
+function settledOf({ kind, deliveries, corrects, origin }: Pick<Item, 'kind' | 'deliveries' | 'corrects' | 'origin'>, order: UnknownRule): string {
   if (kind !== 'derived') return '';
   const unknown = unknownRule(order, kind);
   const corrected = new Set(corrects?.split(',').map((part) => part.split('=', 1)[0]!));
-  let text = '';
+  let text = leftOutOf(origin, deliveries[0]?.facts.source);
   for (const { facts: { outputId, destination, operation }, found: { standing } } of deliveries) {
     const name = `${outputId}/${destination}/${operation}`;
     if (!settledStandings.has(standing) || (standing !== 'applied' && sends(standing, unknown)) || corrected.has(name)) continue;
@@ -60,6 +60,12 @@ function settledOf({ kind, deliveries, corrects }: Pick<Item, 'kind' | 'deliveri
     text += text === '' ? name : `,${name}`;
   }
   return text;
+}
+
+/** What an erasure leaves out of its record, of its own accord (services/control/erasure-records.ts). What an order before said is no part of that. */
+function leftOutOf({ headers }: Pick<Item['origin'], 'headers'>, source: string | undefined): string {
+  if (source !== erasureSource || headers.some(([name]) => name === H.intent)) return '';
+  return headers.find(([name]) => name === H.settled)?.[1].toString('latin1') ?? '';
 }
 
 const originName = headerName(H.origin);
