@@ -141,7 +141,8 @@ function keepsInstead(before: string, state: string, doubt: number, offset: numb
   const [had, has] = [rankOfEnd(known), rankOfEnd(state)];
   const later = had > 0 && had <= givenUp && has <= givenUp ? offset - Number.parseInt(place, 10) : 0;
   if (later !== 0) return later > 0;
-  return has > had || (has === had && doubt > (effect === 'maybe' ? Number(maybeSince) : 0));
+  const more = had === 0 || has > givenUp || had > givenUp ? 0 : doubt - (effect === 'maybe' ? Number(maybeSince) : 0);
+  return more > 0 || (more === 0 && has > had);
 }
 const endKey = (destination: string, key: string): string => `l/${destination}/${key}`;
 const ownerKey = (destination: string, partition: number): string => `w/${destination}/${partition}`;
@@ -270,7 +271,7 @@ export function createStore(table: Table, gathered?: number): Store {
         end({ destination, key, state, partition, owner, effect, itemHash, at, offset, maybeSince, operation, subject, acceptedAt, firstOffset = -1, object = '', outputId, generation }) {
           const name = endKey(destination, key);
           const before = read(name);
-          const owns = state === 'failed-over' ? read(ownerKey(destination, partition)) : undefined;
+          const owns = state === 'failed-over' || (effect === 'none' && owner !== null) ? read(ownerKey(destination, partition)) : undefined;
           if (owns !== undefined && (JSON.parse(owns) as { owner: string }).owner !== owner) return;
           if (before === undefined || keepsInstead(before, state, effect === 'maybe' ? maybeSince : 0, offset)) write(name, `${state}|${effect}|${itemHash}|${at}|${withFirst(offset, firstOffset)}|${maybeSince}|${before?.endsWith('|1') === true ? '1' : ''}`);
           if (generation > 0 && (before === undefined || before.startsWith(notKnown)) && deliveryKey(outputId, destination, operation, '0', generation) === key) {

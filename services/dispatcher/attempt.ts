@@ -160,8 +160,8 @@ function firstOffsetOf({ delivery: { recordType, outputId, destination, operatio
 /** The order that put it back sends what may have taken effect. One of which nothing tells so holds it: records of a control service before this header, too. */
 const resends = (task: Task): boolean => headerOf(task.record, H.resend) === task.redrive;
 
-/** A person found that it was not applied, and the order that put it back says so. */
-const foundNotApplied = (task: Task): boolean => task.redrive !== '' && headerOf(task.record, H.verified) === 'not-applied';
+/** A person found that it was not applied, and the order that put it back says so: of the calls before that, not of one that another order has made since. */
+const foundNotApplied = (task: Task, endedAt: number): boolean => task.redrive !== '' && endedAt <= task.queuedAt && headerOf(task.record, H.verified) === 'not-applied';
 
 function canReadBack(destination: DestinationConfig, operation: OperationManifest): boolean {
   return operation.verify !== undefined && destination.adapter.destination?.verify !== undefined;
@@ -178,7 +178,7 @@ const waitInLaneMs = 1000;
  */
 function settleUnknown(runner: PartitionRunner, destination: DestinationConfig, task: Task, operation: OperationManifest, endedAt: number, now: number): Preparation | undefined {
   const readable = canReadBack(destination, operation);
-  const decided = task.doubtSince > 0 && ((!readable && resends(task)) || foundNotApplied(task));
+  const decided = task.doubtSince > 0 && ((!readable && resends(task)) || foundNotApplied(task, endedAt));
   const since = decided ? task.maybeSince : unsureSince(task);
   const rule = pastWindow(since, now, operation.idempotency);
   if (rule === 'send') return undefined;

@@ -167,11 +167,15 @@ export function createLedgerStore(table: Table, serde: Serde, counts = false, ga
     if (counts) countPuts(key, later, before, puts);
   }
 
-  /** An end counts once: when it is first known, or first known to be of effect. */
+  /** An end counts once: when it is first known, or first known to be of effect; and no more when it is known to be of none. */
   function countPuts(key: string, later: EndValue, before: EndValue | undefined, puts: Map<string, Buffer | null>): void {
     const counted = countedOf(later);
-    if (counted === undefined || (before !== undefined && countedOf(before) !== undefined)) return;
+    const didCount = before !== undefined && countedOf(before) !== undefined;
     const prefix = countPrefix(later.subject);
+    if (counted === undefined && didCount) {
+      for (const row of [...table.range(prefix), ...puts].map((put) => (Array.isArray(put) ? put[0] : put.key))) if (row.startsWith(prefix) && row.endsWith(`/${key}`)) puts.set(row, null);
+    }
+    if (counted === undefined || didCount) return;
     for (const stored of table.range(prefix)) if (timeOf(stored.key, prefix) < later.at - countedForMs) puts.set(stored.key, null);
     puts.set(countKey(later, key), Buffer.from(JSON.stringify([counted.purpose, counted.channel, counted.operation])));
   }

@@ -37,8 +37,8 @@ test('a redriven record that ended and was read again after a crash is not sent 
 
 test('readers that see the ends of a key in any order keep the same one: a delivered one, or else what the last record says', () => {
   const states: EndState[] = ['delivered', 'denied', 'dead-lettered', 'quarantined', 'superseded', 'expired', 'failed-over'];
-  const one = fc.record({ state: fc.constantFrom(...states), effect: fc.constantFrom('none' as const, 'maybe' as const), maybeSince: fc.constantFrom(3, 7), offset: fc.constantFrom(-1, 1, 2) });
-  const order = ({ state, effect, maybeSince }: Ranked) => [state, effect === 'maybe' ? maybeSince : 0].join();
+  const one = fc.record({ state: fc.constantFrom(...states), effect: fc.constantFrom('none' as const, 'maybe' as const), maybeSince: fc.constantFrom(3, 7), offset: fc.constantFrom(-1, 1, 2), subject: fc.constant('s') });
+  const order = ({ state, effect, maybeSince }: Ranked) => [state, effect === 'maybe' && state !== 'delivered' && state !== 'failed-over' ? maybeSince : 0].join();
   type Ranked = Parameters<typeof keepsInstead>[0];
   const fold = (list: readonly Ranked[]): Ranked => list.reduce((a, b) => (keepsInstead(a, b) ? b : a));
   // Denied, expired and superseded are of one rank, and so are quarantined and dead-lettered: of these the first of a record is kept, by whom it is read first.
@@ -53,11 +53,15 @@ test('readers that see the ends of a key in any order keep the same one: a deliv
 });
 
 test('what a redrive was told is kept in the place of the doubt that it took up, and a doubt that it left is kept, too', () => {
-  const held = { state: 'quarantined', effect: 'maybe', maybeSince: 5, offset: 7 } as const;
-  const overtaken = { state: 'superseded', effect: 'none', maybeSince: 0, offset: 9 } as const;
+  const held = { state: 'quarantined', effect: 'maybe', maybeSince: 5, offset: 7, subject: 's' } as const;
+  const overtaken = { state: 'superseded', effect: 'none', maybeSince: 0, offset: 9, subject: 's' } as const;
   expect([keepsInstead(held, overtaken), keepsInstead(overtaken, held)]).toEqual([true, false]);
   expect(keepsInstead(overtaken, { ...held, offset: 9 })).toBe(true);
   expect(keepsInstead({ ...overtaken, state: 'failed-over' }, { ...held, offset: 11 })).toBe(false);
+  // Of one record, whoever wrote late.
+  expect([keepsInstead({ ...held, state: 'denied' }, { ...overtaken, state: 'dead-lettered', offset: 7 }), keepsInstead({ ...overtaken, state: 'dead-lettered', offset: 7 }, { ...held, state: 'denied' })]).toEqual([false, true]);
+  // A release gave the output another subject: offsets of two partitions say nothing.
+  expect([keepsInstead(held, { ...overtaken, subject: 't' }), keepsInstead({ ...overtaken, subject: 't' }, held)]).toEqual([false, true]);
 });
 
 test('past the key window an unknown effect is held unless the manifest says resend', () => {

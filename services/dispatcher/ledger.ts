@@ -82,21 +82,23 @@ export function createCalledSince() {
 const rank: Record<EndState, number> = { denied: 1, expired: 1, superseded: 1, quarantined: 2, 'dead-lettered': 2, 'failed-over': 3, delivered: 4 };
 const givenUp = 2;
 
-type Ranked = Pick<EndValue, 'state' | 'effect' | 'maybeSince' | 'offset'>;
+type Ranked = Pick<EndValue, 'state' | 'effect' | 'maybeSince' | 'offset' | 'subject'>;
 const doubtOf = ({ effect, maybeSince }: Ranked): number => (effect === 'maybe' ? maybeSince : 0);
 
 /**
  * Whether an end is kept in the place of another one under the same key. One that was learnt to be applied outranks all others, and
  * one that went to a second vendor what was given up. Of two that were given up it is the one of the record that stands later: a
  * redrive, which had taken up an end of unknown effect, and says what is known since. Of one record (an owner that lost the
- * partition wrote late) it is the higher state, and of equals the one that tells of the later call of unknown effect, for who
- * asks the vendor next must give that call the time to show. That is one order of all ends of a key: readers in any order agree,
- * and owners write ends of a key in it, so what compaction leaves is what was kept.
+ * partition wrote late), and where a release gave the output another subject, whose offsets are of another partition, it is the one that
+ * tells of the later call of unknown effect, for who asks the vendor next must give that call the time to show, and of equals
+ * the higher state. Readers of a partition in any order agree, and an owner writes the ends of a key in this order.
  */
 export function keepsInstead(earlier: Ranked, later: Ranked): boolean {
   const [had, has] = [rank[earlier.state], rank[later.state]];
-  if (had <= givenUp && has <= givenUp && earlier.offset !== later.offset) return later.offset > earlier.offset;
-  return has > had || (has === had && doubtOf(later) > doubtOf(earlier));
+  if (had > givenUp || has > givenUp) return has > had;
+  if (earlier.offset !== later.offset && earlier.subject === later.subject) return later.offset > earlier.offset;
+  const more = doubtOf(later) - doubtOf(earlier);
+  return more > 0 || (more === 0 && has > had);
 }
 
 export type Lookup =

@@ -11,7 +11,7 @@ function fold(log: readonly Entry[]) {
   const callers = new Set<string>();
   for (const entry of log) {
     if ('mark' in entry) owner = nextOwner(owner, entry.mark);
-    else if ('claim' in entry) gone ||= counts(owner, { state: 'failed-over', owner: entry.claim });
+    else if ('claim' in entry) gone ||= counts(owner, { state: 'failed-over', effect: 'none', owner: entry.claim });
     else callers.add(entry.intent);
   }
   return { owner, gone, callers };

@@ -29,14 +29,17 @@ export function nextOwner<M extends OwnerMark>(current: M | undefined, written: 
 }
 
 /**
- * Whether an end `failed-over` counts: it does when it stands before the mark of every later owner, for then each of them
- * has seen it before its first call. One that was written late, by an owner that had lost the partition, stands behind
- * such a mark and counts for nobody: a later owner may have called the first vendor. Where no owner is known yet (an old
+ * Whether an end counts that says that nothing took effect (`failed-over` among them): it does when it stands before the mark of
+ * every later owner, for then each of them has seen it before its first call. One that was written late, by an owner that had lost
+ * the partition, stands behind such a mark and counts for nobody: a later owner has the record, and may have called the vendor.
+ * One that may have taken effect, or has, counts whoever wrote it. Where no owner is known yet (an old
  * part of the topic) it counts: who reads from somewhere begins long enough before the ends that it needs that none of them is
  * behind a mark which it does not know.
  */
-export function counts(current: OwnerMark | undefined, end: { readonly state: string; readonly owner?: string | null }): boolean {
-  return end.state !== 'failed-over' || current === undefined || current.owner === unknown || end.owner === current.owner;
+export function counts(current: OwnerMark | undefined, end: { readonly state: string; readonly effect: string; readonly owner?: string | null }): boolean {
+  // Of ends of before they named their owner only those that went to a second vendor did.
+  const needsOwner = end.state === 'failed-over' || (end.effect === 'none' && (end.owner ?? null) !== null);
+  return !needsOwner || current === undefined || current.owner === unknown || end.owner === current.owner;
 }
 
 interface Ports {

@@ -25,7 +25,9 @@ const fates = ['answered', 'cut', 'lost', 'refused', 'busy'] as const;
 type Fate = (typeof fates)[number];
 type Command =
   /** `finding`: of a person, whether it is so or not. */
-  | { readonly kind: 'order'; readonly unknown: 'hold' | 'resend'; readonly finding?: 'not-applied' }
+  | { readonly kind: 'order'; readonly unknown: 'hold' | 'resend'; readonly finding?: 'not-applied'; readonly queuedAt?: number }
+  /** A person looks at the destination, who says what is so then; the order comes when what is in hand has ended. */
+  | { readonly kind: 'found' }
   | { readonly kind: 'step'; readonly fate: Fate }
   | { readonly kind: 'wait'; readonly ms: number }
   /** It ends without a call, for a reason that is gone again after that. */
@@ -107,10 +109,10 @@ class World {
   }
 
   /** A record on the topic, the first or one that an order put back. */
-  private read(redrive: string, unknown: 'hold' | 'resend', finding?: 'not-applied'): void {
+  private read(redrive: string, unknown: 'hold' | 'resend', finding?: 'not-applied', queuedAt = this.now): void {
     const delivery = { outputId: 'out_1', destination: 'crm', operation: 'put', recordType: 'weir.canonical.Event', intent: '0', itemHash: 'h', acceptedAt: 1_800_000_000_000, notBefore: null, ids: [], purpose: 'service', consentOffsets: [], identityOffsets: [] };
     const headers = [...(unknown === 'resend' ? [[H.resend, Buffer.from(redrive)]] : []), ...(finding === undefined ? [] : [[H.verified, Buffer.from(finding)]])];
-    this.task = { delivery, sealedBy: '', subject: 's', offset: 10 + this.orders, parkedOffset: -1, queuedAt: this.now, redrive, key: '', generation: 0, attempts: 0, readBacks: 0, doubtSince: 0, notApplied: false, maybeSince: 0, last: undefined, path: '', ahead: '', record: { timestamp: this.now, headers } } as unknown as Task;
+    this.task = { delivery, sealedBy: '', subject: 's', offset: 10 + this.orders, parkedOffset: -1, queuedAt, redrive, key: '', generation: 0, attempts: 0, readBacks: 0, doubtSince: 0, notApplied: false, maybeSince: 0, last: undefined, path: '', ahead: '', record: { timestamp: this.now, headers } } as unknown as Task;
     [this.intentAt, this.called] = [this.now, false];
   }
 
@@ -155,7 +157,10 @@ class World {
   async run(command: Command): Promise<void> {
     switch (command.kind) {
       case 'order':
-        if (this.task === undefined) this.read(`rpl_${++this.orders}`, command.unknown, command.finding);
+        if (this.task === undefined) this.read(`rpl_${++this.orders}`, command.unknown, command.finding, command.queuedAt);
+        return;
+      case 'found':
+        if (this.task === undefined && this.effects.length === 0) this.read(`res_${++this.orders}`, 'hold', 'not-applied');
         return;
       case 'step': return this.step(command.fate);
       case 'wait': this.now += command.ms; return;
@@ -173,6 +178,7 @@ class World {
 const command: fc.Arbitrary<Command> = fc.oneof(
   { weight: 5, arbitrary: fc.record({ kind: fc.constant('step' as const), fate: fc.constantFrom(...fates, 'cut' as const, 'lost' as const) }) },
   { weight: 3, arbitrary: fc.record({ kind: fc.constant('order' as const), unknown: fc.constantFrom('hold' as const, 'resend' as const) }) },
+  { weight: 1, arbitrary: fc.constant({ kind: 'found' as const }) },
   { weight: 2, arbitrary: fc.record({ kind: fc.constant('wait' as const), ms: fc.constantFrom(second, 6 * second, 10 * hour, 30 * hour, 80 * hour) }) },
   { weight: 3, arbitrary: fc.record({ kind: fc.constant('ends' as const), why: fc.constantFrom('denied' as const, 'retired' as const, 'expiring' as const) }) },
   fc.constant({ kind: 'parked' as const }),
@@ -213,6 +219,9 @@ test('what a person found not applied is called, and is not known to be without 
   const start = [step('cut'), ends('denied'), wait(30 * hour)];
   const wrong = await play({ keyed: true, readable: false }, [...start, found, ends('denied'), order('hold'), step('answered')]);
   expect([wrong.effects.length, [...wrong.ledger.values()]]).toMatchObject([1, [{ state: 'quarantined', effect: 'maybe' }]]);
+  // Said twice: the second was said of what the first has not called yet.
+  const twice = await play({ keyed: false, readable: false }, [step('lost'), step('answered'), found, step('cut'), step('answered'), { kind: 'order', unknown: 'hold', finding: 'not-applied', queuedAt: 1_800_000_000_000 }, step('answered')]);
+  expect([twice.effects.length, [...twice.ledger.values()]]).toMatchObject([1, [{ state: 'quarantined', effect: 'maybe' }]]);
   const right = await play({ keyed: false, readable: true }, [step('lost'), ...start.slice(1), found, step('answered')]);
   expect([right.effects.length, [...right.ledger.values()]]).toMatchObject([1, [{ state: 'delivered' }]]);
 });

@@ -64,7 +64,9 @@ export function decidedForEach(history: History): string[] {
 }
 
 type Ranked = Parameters<typeof keepsInstead>[0];
-const winner = (ends: readonly EndRecord[]): EndRecord => ends.reduce((a, b) => (keepsInstead(a as Ranked, b as Ranked) ? b : a));
+/** What an owner that had lost the partition says to be without effect counts for nobody. */
+const counts = ({ owned, effect }: EndRecord): boolean => owned || effect !== 'none';
+const winner = (ends: readonly EndRecord[]): EndRecord => (ends.some(counts) ? ends.filter(counts) : ends).reduce((a, b) => (keepsInstead(a as Ranked, b as Ranked) ? b : a));
 
 /** What an end is told as. */
 const toldAs = (state: string): string => (state === 'expired' ? 'quarantined' : state);
@@ -77,14 +79,14 @@ const toldAs = (state: string): string => (state === 'expired' ? 'quarantined' :
  */
 export function endedOnce(history: History): string[] {
   const problems: string[] = [];
-  const putBack = new Set(history.dispatch.filter((d) => d.order !== '').map(delivery));
+  const putBack = new Set(history.dispatch.filter((d) => d.order !== '').map((d) => `${delivery(d)}@${d.offset}`));
   const told = new Set(history.outcomes.map((o) => `${o.output}|${o.destination}|${o.operation}|${o.state}`));
   for (const [name, ends] of Map.groupBy(history.ends, delivery)) {
     for (const [key, owned] of Map.groupBy(ends.filter((e) => e.owned), (e) => e.key)) {
       owned.forEach((end, i) => {
         const before = i === 0 ? end : winner(owned.slice(0, i));
-        const takenUp = putBack.has(name) && before.effect === 'maybe' && end.offset > before.offset;
-        if (end.state !== before.state && !takenUp) problems.push(`${name} ended ${before.state} under ${key}, and then ${end.state} by ${end.owner}`);
+        const takenUp = putBack.has(`${name}@${end.offset}`) && before.effect === 'maybe' && end.offset > before.offset;
+        if ((end.state !== before.state || end.effect !== before.effect) && !takenUp) problems.push(`${name} ended ${before.state} under ${key}, and then ${end.state} by ${end.owner}`);
       });
     }
     const { state } = winner(ends);
