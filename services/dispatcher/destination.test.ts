@@ -73,7 +73,7 @@ function world(over: Over = {}) {
     progress: { committed: () => undefined, lag: () => undefined },
     metrics: new Proxy({}, { get: () => gauge }),
     retention: { ledgerMs: () => Number.POSITIVE_INFINITY, dispatchMs: () => 30 * dayMs, parkedMs: () => 30 * dayMs, oldest: () => undefined },
-    ledger: { owner: () => mark, position: () => 40, intent: () => undefined, parks: (_partition: number, after?: string) => (after === undefined ? over.parked ?? [] : []), apply: () => undefined, end: () => undefined, lastDelivered: () => undefined },
+    ledger: { overwritten: () => [], owner: () => mark, position: () => 40, intent: () => undefined, parks: (_partition: number, after?: string) => (after === undefined ? over.parked ?? [] : []), apply: () => undefined, end: () => undefined, lastDelivered: () => undefined },
     serde: {
       known: () => true, decode: (bytes: Buffer) => ({ name: 'weir.internal.Delivery', value: { ...delivery, outputId: bytes.toString(), payload: bytes, ...(bytes[0] === 114 ? { kind: 'restrict', operation: 'restrict' } : {}) } }),
       encode: (name: string, value: { owner?: string; token?: number; state?: string; outputId?: string }) => {

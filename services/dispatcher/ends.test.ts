@@ -14,7 +14,7 @@ function writer(position: number) {
   const at = { position, read: 0 };
   const ports = {
     name: 'one', topics: topicNames('t'), fail: (error: unknown) => { throw error; },
-    ledger: { position: () => at.position, apply: (_partition: number, _entries: unknown, next: number) => { at.position = next; } },
+    ledger: { overwritten: () => [], position: () => at.position, apply: (_partition: number, _entries: unknown, next: number) => { at.position = next; } },
     takeover: { async catchUp() {
       at.read++;
       at.position = 10_000;

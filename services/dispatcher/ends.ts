@@ -196,8 +196,8 @@ export function createEndWriter(ports: DestinationPorts, partition: number, owne
     }
     const [offsets] = await Promise.all([ports.appender.append(ledgerTopic, ledger), ports.appender.append(ports.topics.outcome, outcomes)]);
     failpoint('dispatcher.ledger-written');
-    // One that was acknowledged after the assignment had ended may stand behind a later owner's mark: it is read again in order.
-    if (leaving.length > 0 && !await owner.owned()) return false;
+    // One without effect (counts in owners.ts) that was acknowledged after the assignment had ended may stand behind a later owner's mark: it is read again in order.
+    if (batch.some(({ ending }) => ending.effect === 'none') && !await owner.owned()) return false;
     applyOwn(ledger, keys, offsets, ends);
     for (const { ending } of batch) recent.delete(ending.key ?? ending.task.key);
     return leaving.length === 0 || giveOver(leaving);
@@ -232,7 +232,21 @@ export function createEndWriter(ports: DestinationPorts, partition: number, owne
       if (owner.gone()) return;
       const known = ports.ledger.position(partition);
       for (const offset of ahead) if (offset < known) ahead.delete(offset);
+      return writeAgain();
     }).catch(ports.fail).finally(() => { catchingUp = undefined; });
+  }
+
+  /**
+   * Ends that a former owner, or a request that was given up, wrote late stand on the topic behind the one that is kept, and
+   * compaction would leave them alone: the kept ones are written once more, by this owner.
+   */
+  async function writeAgain(): Promise<void> {
+    const ends = ports.ledger.overwritten(partition).map((end) => ({ ...end, owner: owner.name }));
+    if (ends.length === 0) return;
+    ports.logger.warn({ topic: ledgerTopic, partition, ends: ends.length }, 'ends that a late writer overwrote are written again');
+    const keys = ends.map(({ key }) => ledgerKeys.end(key));
+    const records = ends.map((end, i): OutRecord => ({ partition, key: Buffer.from(keys[i]!), value: ports.serde.encode('weir.internal.LedgerEnd', end) }));
+    applyOwn(records, keys, await ports.appender.append(ledgerTopic, records), ends);
   }
 
   let draining = false;
@@ -290,6 +304,7 @@ export function createEndWriter(ports: DestinationPorts, partition: number, owne
     acknowledged: (place: number): boolean => acknowledged >= place,
     /** The place of the last end that was pushed. */
     place: (): number => pushed,
+    writeAgain,
     /** The delivery ended before; finish its offset behind the ends already queued. */
     pushSilent(task: Task): void {
       silent.push(task);

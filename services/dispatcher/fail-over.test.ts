@@ -151,14 +151,15 @@ test('without a secret the heads go when that has lasted, and those that stay co
 });
 
 /** An end writer whose appends are in `log`, over an owner that holds the partition, or not any more when the end is acknowledged. */
-function writer(owned: boolean, partitions: () => Promise<number> = () => Promise.resolve(1)) {
+function writer(owned: boolean, partitions: () => Promise<number> = () => Promise.resolve(1), overwritten: EndValue[] = []) {
   const log: string[] = [];
   const applied: string[] = [];
   const finished: number[] = [];
   const ports = {
     name: 'one', topics: topicNames('t'), clock: { now: () => 1, monotonic: () => 0, setTimer: (run: () => void) => setImmediate(run) }, admin: { partitions }, fail: (error: unknown) => { throw error; },
     serde: { encode: (name: string, value: { state?: string; destination?: string }) => Buffer.from(`${name.slice(14)} ${value.state ?? value.destination ?? ''}`) },
-    ledger: { end: () => undefined, position: () => 0, apply: (_p: number, entries: { key: string }[]) => { applied.push(...entries.map((e) => e.key)); } },
+    logger: { warn: () => undefined },
+    ledger: { overwritten: () => overwritten.splice(0), end: () => undefined, position: () => 0, apply: (_p: number, entries: { key: string }[]) => { applied.push(...entries.map((e) => e.key)); } },
     appender: { partitions: () => Promise.resolve(1), partitionFor: () => 0, append: (topic: string, records: readonly OutRecord[]) => { log.push(...records.map((r) => `${topic} ${r.value!.toString()} ${r.headers?.length ?? ''}`)); return Promise.resolve(records.map((_, i) => i)); } },
   } as unknown as DestinationPorts;
   return { log, applied, finished, it: createEndWriter(ports, 0, { name: 'me', owned: () => Promise.resolve(owned), gone: () => false }, createEndPace(ports.clock), (tasks) => { finished.push(...tasks.map((t) => t.offset)); }) };
@@ -188,6 +189,22 @@ test('a topic that a broker does not know for a moment is no topic that is gone'
   world.it.push(failOver(task(), second, 'vendor-unavailable', 'away'));
   await world.it.drained();
   expect(world.log.map((line) => line.split(' ')[0])).toEqual(['t.ledger.one', 't.dispatch.two', 't.outcome']);
+});
+
+test('an end without effect of who is not the owner any more is not known by the cache that the next owner of this process reads; one that may have had one is', async () => {
+  const [denied, held] = [writer(false), writer(false)];
+  denied.it.push({ task: task(), state: 'denied', effect: 'none', code: 'consent-withdrawn', detail: null, deadLetter: false });
+  held.it.push({ task: task(), state: 'quarantined', effect: 'maybe', code: 'delivery-held', detail: null, deadLetter: false });
+  await Promise.all([denied.it.drained(), held.it.drained()]);
+  expect([denied.applied, denied.finished, held.applied, held.finished]).toEqual([[], [], ['dlv_one#end'], [9]]);
+});
+
+test('what a late writer overwrote is written again by the owner', async () => {
+  const world = writer(true, undefined, [{ key: 'dlv_two', state: 'delivered', owner: 'before' } as EndValue]);
+  await world.it.writeAgain();
+  expect([world.log, world.applied]).toEqual([['t.ledger.one LedgerEnd delivered '], ['dlv_two#end']]);
+  await world.it.writeAgain();
+  expect(world.log).toHaveLength(1);
 });
 
 test('who is not the owner any more when the end is acknowledged gives nothing over and finishes nothing', async () => {

@@ -87,6 +87,26 @@ test('what an owner that had lost the partition says to be without effect takes 
   }
 });
 
+test('an end that was written late over the one that is kept is told, until the kept one is the last again', async () => {
+  const of = (offset: number, owner: string, state: EndValue['state'], over: Partial<EndValue> = {}) => entry('k', offset, { state, offset: 7, owner, effect: state === 'delivered' ? 'done' : 'none', ...over });
+  const told = (...entries: ReturnType<typeof entry>[]) => {
+    const ledger = store(false);
+    ledger.apply(0, [mark(1, 'a', 0)], 1);
+    for (const one of entries) ledger.apply(0, [one], one.offset + 1);
+    const found = ledger.overwritten(0).map(({ state, owner }) => [state, owner]);
+    expect(ledger.overwritten(0)).toEqual([]);
+    return ledger.close().then(() => found);
+  };
+  expect(await told(of(1, 'a', 'delivered'))).toEqual([]);
+  // The request that was given up, and the former owner.
+  expect(await told(of(1, 'a', 'delivered'), of(2, 'a', 'quarantined', { effect: 'maybe', maybeSince: 5 }))).toEqual([['delivered', 'a']]);
+  expect(await told(mark(2, 'b', 1), of(2, 'b', 'delivered'), of(3, 'a', 'dead-lettered'))).toEqual([['delivered', 'b']]);
+  expect(await told(mark(2, 'b', 1), of(2, 'b', 'delivered'), of(3, 'a', 'dead-lettered'), of(4, 'b', 'delivered'))).toEqual([]);
+  // What follows in order, and the same read again.
+  expect(await told(of(1, 'a', 'quarantined', { effect: 'maybe', maybeSince: 5 }), of(2, 'a', 'denied', { offset: 9 }), of(1, 'a', 'quarantined', { effect: 'maybe', maybeSince: 5 }), of(2, 'a', 'denied', { offset: 9 }))).toEqual([]);
+  expect(await told(mark(2, 'b', 1), of(2, 'a', 'dead-lettered'))).toEqual([]);
+});
+
 test('a delivery that was found not applied counts against no cap any more, also when both ends come at once', async () => {
   const log = [entry('k1', 1, { state: 'quarantined', effect: 'maybe', maybeSince: 5 }), entry('k1', 2, { state: 'denied', effect: 'none' })];
   for (let cut = 0; cut <= log.length; cut++) {

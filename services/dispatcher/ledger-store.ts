@@ -64,6 +64,8 @@ export interface LedgerStore {
   lastDelivered(subject: string, operation: string, object: string): Age | undefined;
   /** What of the subject counts against caps, since a time; empty where the cache was opened without counts. */
   counted(subject: string, since: number): Counted[];
+  /** Ends that are kept while another one, written late, stands behind them on the topic, each told once. */
+  overwritten(partition: number): EndValue[];
   /** Next offset of the topic partition that this cache has not applied. */
   position(partition: number): number;
   /** The last record of it that was read: tells the topic from another one of the same name. */
@@ -156,11 +158,25 @@ export function createLedgerStore(table: Table, serde: Serde, counts = false, ga
     return absent.get(key) === true ? undefined : blocks.find(key);
   }
 
-  function addEnd(key: string, value: Buffer, puts: Map<string, Buffer | null>, owner?: OwnerMark, later = decodeEnd(value)): void {
-    if (!endCounts(owner, later)) return;
+  /** By partition and key: the end that is kept, of which another one stands behind it on the topic. */
+  const overwritten = new Map<number, Map<string, EndValue>>();
+
+  /** An end that is not kept is the last of its key on the topic, or one that says the same is. */
+  function noteLast(partition: number, key: string, kept: EndValue, last: EndValue): void {
+    const isSame = kept.state === last.state && kept.effect === last.effect && kept.offset === last.offset;
+    if (isSame) overwritten.get(partition)?.delete(key);
+    else if (overwritten.get(partition)?.set(key, kept) === undefined) overwritten.set(partition, new Map([[key, kept]]));
+  }
+
+  /** @param partition whose newest records are read, in order; undefined = older ones */
+  function addEnd(partition: number | undefined, key: string, value: Buffer, puts: Map<string, Buffer | null>, owner?: OwnerMark, later = decodeEnd(value)): void {
     const known = stored(key);
     const before = known === undefined ? undefined : decodeEnd(known.value);
-    if (before !== undefined && !keepsInstead(before, later)) return;
+    if (!endCounts(owner, later) || (before !== undefined && !keepsInstead(before, later))) {
+      if (partition !== undefined && before !== undefined) noteLast(partition, key, before, later);
+      return;
+    }
+    if (partition !== undefined) overwritten.get(partition)?.delete(key);
     absent.delete(key);
     // Not let go before the one that it replaces would be, nor before those which that one replaced: their owners' clocks differ.
     blocks.add(key, value, Math.max(later.at, known?.time ?? 0), later.acceptedAt, later.state === 'delivered' ? later : undefined);
@@ -254,6 +270,11 @@ export function createLedgerStore(table: Table, serde: Serde, counts = false, ga
       }
       return found;
     },
+    overwritten(partition) {
+      const found = overwritten.get(partition);
+      overwritten.delete(partition);
+      return found === undefined ? [] : [...found.values()];
+    },
     position: (partition) => table.position(partition) ?? 0,
     lastRead: (partition) => table.seen(partition),
     apply(partition, entries, nextOffset) {
@@ -263,7 +284,7 @@ export function createLedgerStore(table: Table, serde: Serde, counts = false, ga
       for (const entry of entries) {
         const { key, value, end } = entry;
         if (key.endsWith('#end')) {
-          if (value !== null) addEnd(key.slice(0, -4), value, puts, seen.owner, end);
+          if (value !== null) addEnd(partition, key.slice(0, -4), value, puts, seen.owner, end);
         } else if (key.startsWith(ownerPrefix)) {
           if (see(entry, seen)) intentPuts(partition, key, value, puts);
         } else if (key.startsWith(ledgerKeys.intentPrefix)) intentPuts(partition, key, value, puts);
@@ -279,7 +300,7 @@ export function createLedgerStore(table: Table, serde: Serde, counts = false, ga
       for (const entry of entries) {
         const { key, value } = entry;
         if (key.startsWith(ownerPrefix)) see(entry, seen);
-        else if (key.endsWith('#end') && value !== null) addEnd(key.slice(0, -4), value, puts, seen.owner);
+        else if (key.endsWith('#end') && value !== null) addEnd(undefined, key.slice(0, -4), value, puts, seen.owner);
       }
       write(puts);
     },

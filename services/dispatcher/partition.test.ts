@@ -63,7 +63,7 @@ function world(over: { reach?: DestinationPorts['takeover']['reach']; load?: () 
     window: () => ({ records: 500, bytes: 1e6, heads: 50 }), dedupeWindowMs: () => 1,
     progress: { committed: () => undefined, lag: (_partition: string, records: number) => { lags.push(records); } },
     metrics: { end: () => undefined, lag: { set: ({ partition }: { partition: number }, value: number) => { gauge.set(partition, value); }, remove: ({ partition }: { partition: number }) => { gauge.delete(partition); } } },
-    ledger: { owner: () => written.findLast((w) => w.name === 'weir.internal.LedgerOwner'), position: () => over.ledger?.begin ?? begin, intent: () => undefined, parks: () => [], apply: () => undefined },
+    ledger: { overwritten: () => [], owner: () => written.findLast((w) => w.name === 'weir.internal.LedgerOwner'), position: () => over.ledger?.begin ?? begin, intent: () => undefined, parks: () => [], apply: () => undefined },
     serde: {
       known: over.known ?? (() => true), prepare: over.prepare ?? (() => Promise.resolve()), encode: (name: string, value: object) => Buffer.from(JSON.stringify({ name, ...value })),
       decode: (bytes: Buffer) => {

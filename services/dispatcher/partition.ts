@@ -123,6 +123,7 @@ export function createPartitionRunner(ports: DestinationPorts, assignment: Assig
     while (!closed && !loaded) {
       try {
         if (!await tenure.begin()) return giveUp();
+        await unlessGivenUp(writer.writeAgain());
         await parking.load();
         loaded = true;
       } catch (error) {

@@ -48,6 +48,7 @@ function world(answer: Answer = () => ok, over: { intent?: object; retentionMs?:
     progress: { committed: () => undefined, lag: () => undefined }, metrics: new Proxy({}, { get: () => gauge }), credential: { accepted: () => undefined, rejected: () => undefined },
     retention: { ledgerMs: () => Number.POSITIVE_INFINITY, dispatchMs: () => over.retentionMs ?? 30 * 24 * hourMs, parkedMs: () => 30 * 24 * hourMs, oldest: () => undefined },
     ledger: {
+      overwritten: () => [],
       owner: () => mark, position: () => 0, intent: () => over.intent, parks: () => [], end: (key: string) => ends.get(key), lastDelivered: () => undefined,
       apply: (_partition: number, entries: readonly { end?: EndValue }[]) => { for (const { end } of entries) if (end !== undefined) ends.set(end.key, end); },
     },
