@@ -1,11 +1,11 @@
-import type { Json, JsonObject } from '@weir/adapter';
-import { WorkspaceError, type WorkspaceProblem } from '@weir/errors';
+import { parseJson, type Json, type JsonObject } from '@weir/adapter';
+import { findWeirError, WorkspaceError, type WorkspaceProblem } from '@weir/errors';
 import { outputId, type Reason } from '@weir/pipeline';
 import { loadSchemas } from '@weir/schemas';
 import { parseYaml } from '@weir/yaml';
 import { fieldKinds, type FieldKind } from './avro-kind.ts';
 import { compileCondition, type Condition, type Located } from './condition.ts';
-import { compileDirect, type DirectSpec } from './direct/compile.ts';
+import { compileDirect, compileMayGive, type DirectSpec, type MayGive } from './direct/compile.ts';
 import { compileField, markConsumed, type FieldContext, type FieldFailure, type FieldReader } from './field.ts';
 import { consume, ExtrasText, extrasText, leftover, parsePath, readPath, type Consumed, type Path, type Roots } from './path.ts';
 import { TransformError, type TransformContext } from './transforms.ts';
@@ -89,7 +89,15 @@ export function compileMapping(file: { readonly path: string; readonly content: 
     maxExtras, drops: drops.map((drop) => ({ name: drop.name, tests: drop.when.tests })),
     outputs: outputs.map((o) => ({ name: o.name, schema: loadSchemas().get(o.recordType)!, tests: o.when === undefined ? [] : o.when.tests, each: o.each.length > 0 || o.objectKey.all, objectKey: o.objectKey.paths, fields: o.fields })),
   };
-  return { name: name as string, file: file.path, apply: (item, envelope, meta) => apply(outputs, drops, file.path, item, envelope, meta), direct: (options) => compileDirect(spec, options) };
+
+  function mayGive(record: string): MayGive | undefined {
+    const own = outputs.filter(({ recordType }) => recordType === record);
+    const conditions = [...drops, ...own].map(({ when }) => when);
+    if (own.some(({ when, each }) => when === undefined && each.length === 0)) return undefined;
+    const surrounded = conditions.some((when) => when?.paths.some(({ root }) => root === 'envelope') === true);
+    return compileMayGive({ ...spec, outputs: spec.outputs.filter((_, i) => outputs[i]!.recordType === record) }) ?? ((bytes, from, to, maxDepth, envelope) => givesSome(own, drops, file.path, bytes.subarray(from, to), maxDepth, surrounded ? envelope : undefined));
+  }
+  return { name: name as string, file: file.path, records: new Set(outputs.map((o) => o.recordType)), apply: (item, envelope, meta) => apply(outputs, drops, file.path, item, envelope, meta), direct: (options) => compileDirect(spec, options), mayGive };
 }
 
 function compileDrops(value: Json, where: Located): Drop[] {
@@ -190,6 +198,23 @@ function compileFields(kinds: ReadonlyMap<string, FieldKind>, table: Json, at: r
     if (read !== undefined) fields.push({ name: kind.name, read });
   }
   return fields;
+}
+
+const nobody: MappingMeta = { eventId: '', source: '', acceptedAt: 0 };
+
+/** Whether some of these outputs gives a record, or fails; of an item that is none it may. */
+function givesSome(outputs: readonly Output[], drops: readonly Drop[], file: string, bytes: Buffer, maxDepth: number, envelope?: () => JsonObject | undefined): boolean {
+  let item: Json;
+  let around: JsonObject | undefined;
+  try {
+    item = parseJson(bytes, maxDepth);
+    around = envelope?.();
+  } catch (error) {
+    if (findWeirError(error) === undefined) throw error;
+    return true;
+  }
+  const result = apply(outputs, drops, file, item, around, nobody);
+  return result.kind === 'mapped' || (result.kind === 'failed' && result.reasons.some(({ code }) => code !== 'mapping-no-output'));
 }
 
 function apply(outputs: readonly Output[], drops: readonly Drop[], file: string, item: Json, envelope: JsonObject | undefined, meta: MappingMeta): MappingResult {

@@ -1,6 +1,6 @@
 import type { Json, JsonObject } from '@weir/adapter';
 import type { Reason } from '@weir/pipeline';
-import type { DirectMapping, DirectOptions } from './direct/compile.ts';
+import type { DirectMapping, DirectOptions, MayGive } from './direct/compile.ts';
 
 export interface MappingMeta {
   readonly eventId: string;
@@ -29,6 +29,10 @@ export type MappingResult =
 export interface CompiledMapping {
   readonly name: string;
   readonly file: string;
+  /** Names of the canonical records that it can give. */
+  readonly records: ReadonlySet<string>;
+  /** Whether an item may give a record of this type, with scratch of its own; undefined: every item may, as far as can be told without JSON values. */
+  mayGive(record: string): MayGive | undefined;
   apply(item: Json, envelope: JsonObject | undefined, meta: MappingMeta): MappingResult;
   /** The same over the bytes of items, with scratch of its own; undefined when this mapping needs JSON values. */
   direct(options: DirectOptions): DirectMapping | undefined;

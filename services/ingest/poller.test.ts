@@ -21,7 +21,7 @@ const topics = topicNames('t');
 async function world(answer: (cursor: string) => unknown, over: { config?: object; control?: readonly OutRecord[] } = {}) {
   const adapter = adapters.get('http-poll')!;
   const config = { ...Object.fromEntries(Object.entries(adapter.manifest.source!.config).flatMap(([k, f]) => (f.default === undefined ? [] : [[k, f.default]]))), url: 'https://vendor.example/members', items: 'data', every: 1, requestsPerMinute: 6000, ...over.config };
-  const source: SourceConfig = { name: 'members', adapter, config, mapping: { name: 'm', file: 'm.yaml', direct: () => undefined, apply: () => ({ kind: 'mapped', outputs: [{ name: 'said', recordType: consentRecord }] as never }) }, limits: adapter.manifest.source!.limits, dedupeWindowMs: 0, account: 'source:members' };
+  const source: SourceConfig = { name: 'members', adapter, config, mapping: { name: 'm', file: 'm.yaml', records: new Set<string>(), mayGive: () => undefined, direct: () => undefined, apply: () => ({ kind: 'mapped', outputs: [{ name: 'said', recordType: consentRecord }] as never }) }, limits: adapter.manifest.source!.limits, dedupeWindowMs: 0, account: 'source:members' };
   const records = new Map<string, OutRecord[]>();
   const incidents: Incident[] = [];
   const state = { away: false, status: 200, source };

@@ -9,7 +9,7 @@ import { createLinkMemory, createWriter, type Work } from './writer.ts';
 test('a raw record with more headers of a replay than a record can carry stops nothing: the first of each name goes on, the others are counted', async () => {
   const appended: { topic: string; records: readonly OutRecord[] }[] = [];
   const left: [string, number][] = [];
-  const write = createWriter({
+  const { write } = createWriter({
     appender: { partitionFor: () => 0, append: (topic: string, records: readonly OutRecord[]) => {
       // Packed: read before its buffer is used again.
       appended.push({ topic, records: records.map(({ headers }) => ({ headers: headers!.map(([name, value]) => [name, Buffer.from(value)]) }) as unknown as OutRecord) });
@@ -29,7 +29,7 @@ test('a raw record with more headers of a replay than a record can carry stops n
 
 test('what closes of a dead letter goes to weir.consent.changes under each identifier, before the letter, and nowhere else', async () => {
   const appended: { topic: string; keys: string[]; outputs: (string | undefined)[] }[] = [];
-  const write = createWriter({
+  const { write } = createWriter({
     appender: { partitionFor: () => 0, append: (topic: string, records: readonly OutRecord[]) => {
       if (records.length > 0) appended.push({ topic, keys: records.map(({ key }) => key!.toString()), outputs: records.map(({ headers }) => headers?.find(([name]) => name === H.output)?.[1].toString()) });
       return Promise.resolve(records.map((_, i) => i));
@@ -46,7 +46,7 @@ test('a no of a second body is the same change in quarantine and put back, told 
   const appended: [string, (string | undefined)[]][] = [];
   const letters: any[] = [];
   const textOf = (headers: OutRecord['headers'], wanted: string) => headers?.find(([name]) => name === wanted)?.[1].toString();
-  const write = createWriter({
+  const { write } = createWriter({
     appender: { partitionFor: () => 0, append: (topic: string, records: readonly OutRecord[]) => {
       for (const { headers } of records) appended.push([topic, [textOf(headers, H.output), textOf(headers, H.mapping)]]);
       return Promise.resolve(records.map((_, i) => i));
@@ -77,7 +77,7 @@ function linking(keep = true) {
   const topics = topicNames('t');
   const ring = { byId: (id: string) => (id === key.now.id.toString('latin1') ? key.now : undefined), open: (bytes: Buffer) => (sealedBy(bytes) === key.now.id.toString('latin1') ? unseal(key.now, bytes) : undefined), onErased: (listener: (id: string) => void) => { marks.push(listener); } };
   const json = (name: string, value: object): Buffer => Buffer.from(JSON.stringify({ name, ...value }));
-  const write = createWriter({
+  const { write } = createWriter({
     appender: { partitionFor: () => 0, append: async (topic: string, records: readonly OutRecord[]) => {
       if (topic === topics.identity) {
         written.push(...records);
@@ -171,7 +171,7 @@ test('a workspace that keeps no values writes links without, those that are know
 
 test('a few identifiers in all their combinations, as anybody with a public key may send them, do not fill the memory', async () => {
   const memory = createLinkMemory();
-  const write = createWriter({
+  const { write } = createWriter({
     appender: { partitionFor: () => 0, append: (_topic: string, records: readonly OutRecord[]) => Promise.resolve(records.map((_, i) => i)) }, serde: { encode: () => Buffer.alloc(0) }, topics: topicNames('t'), now: () => 1, left: () => {},
   } as never, memory);
   const raw = { source: 'web', topic: 't.raw.web', partition: 0, record: { offset: 1, timestamp: 1, key: null, value: Buffer.from('v'), headers: [] }, headers: { eventId: 'e', hash: 'h', acceptedAt: 1, traceparent: 't', redriven: false, common: undefined }, known: null };

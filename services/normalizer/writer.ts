@@ -306,6 +306,14 @@ export function createWriter(ports: WriterPorts, { links, linked }: LinkMemory =
     spare.push(packer);
   }
 
+  /** The changes of consent of these works alone, of `sink`; resolves when they are acknowledged. */
+  async function writeChanges(works: readonly Work[], sink: Sink, release: string): Promise<void> {
+    const packer = spare.pop() ?? new Packer();
+    await appender.append(topics.consentChanges, consentOf(works, sink, release, packer).records);
+    packer.reset();
+    spare.push(packer);
+  }
+
   async function writeAll(works: readonly Work[], sink: Sink, release: string, keeps: boolean, packer: Packer, sources: Sources): Promise<void> {
     const { consent, identity } = await first(works, sink, release, keeps, packer, sources);
     failpoint('normalizer.dependencies-written');
@@ -333,6 +341,6 @@ export function createWriter(ports: WriterPorts, { links, linked }: LinkMemory =
     }
     await Promise.all([appender.append(topics.canonical, canonical), appender.append(topics.outcome, outcomes)]);
   }
-  return write;
+  return { write, writeChanges };
 }
 export type Writer = ReturnType<typeof createWriter>;

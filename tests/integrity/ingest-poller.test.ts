@@ -48,7 +48,7 @@ afterEach(async () => {
 });
 
 /** Only what is larger than a record is mapped by ingest: to find the changes of consent that nobody hears of. */
-const mapping = { name: 'm', file: 'm.yaml', direct: () => undefined, apply: () => ({ kind: 'mapped' as const, outputs: [{ name: 'said', recordType: consentRecord }] as never }) } satisfies SourceConfig['mapping'];
+const mapping = { name: 'm', file: 'm.yaml', records: new Set<string>(), mayGive: () => undefined, direct: () => undefined, apply: () => ({ kind: 'mapped' as const, outputs: [{ name: 'said', recordType: consentRecord }] as never }) } satisfies SourceConfig['mapping'];
 const member = (id: string) => ({ id, updated_at: 'a' });
 const config = (more: object = {}) => ({ ...Object.fromEntries(Object.entries(adapters.get('http-poll')!.manifest.source!.config).flatMap(([k, f]) => (f.default === undefined ? [] : [[k, f.default]]))), url: vendor.url, items: 'data', every: 1, requestsPerMinute: 6000, ...more });
 

@@ -117,6 +117,38 @@ const canonicalOf = (event: string) => waitFor(`the records of ${event}`, async 
   return found.length > 0 && found;
 });
 
+test('a withdrawal behind a backlog is written before its turn, once more at its turn under the same id, and a grant, another body and all else keep their order', async () => {
+  const gate = Promise.withResolvers<void>();
+  const held = (whole: Log): Log => ({ ...whole, appender: async (options) => {
+    const one = await whole.appender(options);
+    return { ...one, append: async (topic, records) => { if (topic === topics.canonical) await gate.promise; return one.append(topic, records); } };
+  } });
+  const fill = async (n: number): Promise<void> => {
+    const headers = (i: number): [string, Buffer][] => [[H.event, `evt_fill${n}_${i}`], [H.hash, itemHash(Buffer.from('{}'))], [H.source, 'web'], [H.accepted, '1700000000000'], [H.traceparent, `00-${'1'.repeat(32)}-${'2'.repeat(16)}-01`]].map(([k, v]) => [k!, Buffer.from(v!)]);
+    await appender.append(topics.raw('web'), Array.from({ length: n }, (_, i) => ({ partition: 0, key: Buffer.from('k'), value: Buffer.from(`{"id":"f${i}"}`), headers: headers(i) })));
+  };
+  await fill(12_000);
+  await fill(11_000);
+  const no = await raw('web', { id: 'u1', email: 'ann@larkspur.example', news: 'withdrawn' });
+  await raw('web', { id: 'u1', email: 'ann@larkspur.example', news: 'denied' }, no);
+  const yes = await raw('web', { id: 'u2', email: 'bo@larkspur.example', news: 'granted' });
+  const one = await normalizer(releaseOf(['web']), { wrap: held });
+  const changes = async (of: string): Promise<string[][]> => (await all(topics.consentChanges)).filter(({ key }) => key === idOf('email', `${of}@larkspur.example`)).map(({ headers, value }) => [headers[H.event]!, value.state, headers[H.output]!]);
+  const early = await waitFor('the withdrawal is written', async () => {
+    const found = await changes('ann');
+    return found.length >= 2 && found;
+  });
+  expect([(await all(topics.canonical)).length, await changes('bo')]).toEqual([0, []]);
+  const [first, second] = early as [string[], string[]];
+  expect(early.map(([event, state]) => [event, state])).toEqual([[no, 'withdrawn'], [no, 'denied']]);
+  expect(second[2]).not.toBe(first[2]);
+  gate.resolve();
+  await canonicalOf(yes);
+  expect([await changes('ann'), (await changes('bo')).map(([event, state]) => [event, state])]).toEqual([[...early, ...early], [[yes, 'granted']]]);
+  expect((await lettersOf(no)).map((letter) => letter.reasons[0].code)).toEqual(['event-conflict']);
+  await one.stop();
+});
+
 test('items made to be too much are dead letters with their bytes, and what stands behind them goes on', async () => {
   const { service } = await normalizer(releaseOf(['web']));
   let stopped: Error | undefined;

@@ -4,6 +4,7 @@
  * failure, and gives up on all others, which then go the general way: there is one meaning, and the general way
  * has it. The property test beside this file holds the two together.
  */
+import type { JsonObject } from '@weir/adapter';
 import { room, type Sink } from '@weir/log';
 import { outputId } from '@weir/pipeline';
 import type { AvroRecord } from '@weir/schemas';
@@ -96,6 +97,18 @@ export function compileDirect(spec: DirectSpec, options: DirectOptions): DirectM
     },
   };
   return direct;
+}
+
+/** Whether the item at [from, to) may give something; true also where that cannot be told from its bytes. `envelope`: what surrounds it, asked for by conditions that look at it. */
+export type MayGive = (bytes: Buffer, from: number, to: number, maxDepth: number, envelope: () => JsonObject | undefined) => boolean;
+
+/** By the conditions of these outputs alone. Undefined: every item may, or they need a JSON value. */
+export function compileMayGive(spec: DirectSpec): MayGive | undefined {
+  const conditions = [...spec.drops, ...spec.outputs].flatMap(({ tests }) => tests ?? []);
+  const isPlain = [...spec.drops, ...spec.outputs].every(({ tests }) => tests !== undefined) && conditions.every((t) => plainPath(t.path));
+  if (!isPlain || spec.outputs.some(({ tests }) => tests!.length === 0)) return undefined;
+  const early = conditionsOf(spec, conditions);
+  return (bytes, from, to, maxDepth) => !early.scan.run(bytes, from, to, maxDepth, false) || (early.dropped() === undefined && spec.outputs.some((_, i) => early.matches(i)));
 }
 
 function conditionsOf(spec: DirectSpec, conditions: readonly PathTest[]) {

@@ -1,4 +1,4 @@
-import { parseJson, type Json } from '@weir/adapter';
+import { parseJson, type Json, type JsonObject } from '@weir/adapter';
 import { WeirError } from '@weir/errors';
 import { compileEncoder, type Sink } from '@weir/log';
 import { loadSchemas } from '@weir/schemas';
@@ -148,6 +148,41 @@ test('whatever the bytes are: what the direct way gives is what the general way 
   }), { numRuns: 2000 });
   expect(mapped).toBeGreaterThan(80);
   expect(hits).toBeGreaterThan(mapped / 3);
+});
+
+test('an item of which it is told from its bytes that it gives no record of a type gives none', () => {
+  const may = ['weir.canonical.Profile', 'weir.canonical.Event'].map((type) => [type, compiled.mayGive(type)!] as const);
+  let never = 0;
+  fc.assert(fc.property(body, fc.integer({ min: 2, max: 6 }), (bytes, depth) => {
+    let item: Json;
+    try {
+      item = parseJson(bytes, depth);
+    } catch (error) {
+      if (!(error instanceof WeirError)) throw error;
+      return;
+    }
+    const result = compiled.apply(item, undefined, meta);
+    const given = new Set((result.kind === 'dropped' ? [] : result.outputs ?? []).map(({ recordType }) => recordType));
+    const around = Buffer.concat([Buffer.from('{"x'), bytes, Buffer.from('"}')]);
+    for (const [type, mayGive] of may) {
+      if (mayGive(around, 3, 3 + bytes.length, depth, () => undefined)) continue;
+      never++;
+      expect([...given]).not.toContain(type);
+    }
+  }), { numRuns: 2000 });
+  expect(never).toBeGreaterThan(100);
+});
+
+test('of an output without a condition any item may give the record', () => {
+  const of = (when: string): unknown => compileMapping({ path: 'm.yaml', content: `mapping: x\noutputs:\n  a: { record: Profile, ${when}fields: { userId: id } }\n` }).mayGive('weir.canonical.Profile');
+  expect([of(''), typeof of('when: { path: a, equals: b }, ')]).toEqual([undefined, 'function']);
+});
+
+test('a condition in CEL is asked of the item, one that fails and an item that is none may give anything', () => {
+  const may = compileMapping({ path: 'm.yaml', content: 'mapping: x\noutputs:\n  a: { record: Profile, when: { cel: "item.n > 3" }, fields: { userId: id } }\n  c: { record: Profile, when: { path: $envelope.gpc, equals: on }, fields: { userId: id } }\n' }).mayGive('weir.canonical.Profile')!;
+  const of = (text: string, envelope?: JsonObject): boolean => may(Buffer.from(`x${text}`), 1, text.length + 1, 8, () => envelope);
+  expect(['{"n":4,"id":"a"}', '{"n":3,"id":"a"}', '{"id":"a"}', '{"n":', '{"n":"x"}'].map((text) => of(text))).toEqual([true, false, true, true, true]);
+  expect([of('{"n":3,"id":"a"}', { gpc: 'on' }), of('{"n":3,"id":"a"}', { gpc: 'off' })]).toEqual([true, false]);
 });
 
 test.each([
