@@ -161,7 +161,7 @@ export function createReader(cluster: Cluster, { watchMs = defaultWatchMs, urgen
   }
 
   return {
-    read: (topic, partition, from, to, onBatch) => read(topic, partition, from, to, onBatch),
+    read: (topic, partition, from, to, onBatch, bytes) => read(topic, partition, from, to, onBatch, bytes),
     follow,
     async readOne(topic, partition, offset) {
       let found: LogRecord | undefined;

@@ -5,7 +5,7 @@ import { loadSchemas } from '@weir/schemas';
 import { parseYaml } from '@weir/yaml';
 import { fieldKinds, type FieldKind } from './avro-kind.ts';
 import { compileCondition, type Condition, type Located } from './condition.ts';
-import { compileDirect, compileMayGive, type DirectSpec, type MayGive } from './direct/compile.ts';
+import { compileDirect, compileMayGive, type Around, type DirectSpec, type MayGive } from './direct/compile.ts';
 import { compileField, markConsumed, type FieldContext, type FieldFailure, type FieldReader } from './field.ts';
 import { consume, ExtrasText, extrasText, leftover, parsePath, readPath, type Consumed, type Path, type Roots } from './path.ts';
 import { TransformError, type TransformContext } from './transforms.ts';
@@ -94,8 +94,9 @@ export function compileMapping(file: { readonly path: string; readonly content: 
     const own = outputs.filter(({ recordType }) => recordType === record);
     const conditions = [...drops, ...own].map(({ when }) => when);
     if (own.some(({ when, each }) => when === undefined && each.length === 0)) return undefined;
-    const surrounded = conditions.some((when) => when?.paths.some(({ root }) => root === 'envelope') === true);
-    return compileMayGive({ ...spec, outputs: spec.outputs.filter((_, i) => outputs[i]!.recordType === record) }) ?? ((bytes, from, to, maxDepth, envelope) => givesSome(own, drops, file.path, bytes.subarray(from, to), maxDepth, surrounded ? envelope : undefined));
+    // What CEL looks at is not known.
+    const surrounded = conditions.some((when) => when !== undefined && (when.tests === undefined || when.paths.some(({ root }) => root === 'envelope' || root === 'meta')));
+    return compileMayGive({ ...spec, outputs: spec.outputs.filter((_, i) => outputs[i]!.recordType === record) }) ?? ((bytes, from, to, maxDepth, around) => givesSome(own, drops, file.path, bytes.subarray(from, to), maxDepth, surrounded ? around : undefined));
   }
   return { name: name as string, file: file.path, records: new Set(outputs.map((o) => o.recordType)), apply: (item, envelope, meta) => apply(outputs, drops, file.path, item, envelope, meta), direct: (options) => compileDirect(spec, options), mayGive };
 }
@@ -203,17 +204,17 @@ function compileFields(kinds: ReadonlyMap<string, FieldKind>, table: Json, at: r
 const nobody: MappingMeta = { eventId: '', source: '', acceptedAt: 0 };
 
 /** Whether some of these outputs gives a record, or fails; of an item that is none it may. */
-function givesSome(outputs: readonly Output[], drops: readonly Drop[], file: string, bytes: Buffer, maxDepth: number, envelope?: () => JsonObject | undefined): boolean {
+function givesSome(outputs: readonly Output[], drops: readonly Drop[], file: string, bytes: Buffer, maxDepth: number, around?: () => Around): boolean {
   let item: Json;
-  let around: JsonObject | undefined;
+  let known: Around | undefined;
   try {
     item = parseJson(bytes, maxDepth);
-    around = envelope?.();
+    known = around?.();
   } catch (error) {
     if (findWeirError(error) === undefined) throw error;
     return true;
   }
-  const result = apply(outputs, drops, file, item, around, nobody);
+  const result = apply(outputs, drops, file, item, known?.envelope, known?.meta ?? nobody);
   return result.kind === 'mapped' || (result.kind === 'failed' && result.reasons.some(({ code }) => code !== 'mapping-no-output'));
 }
 

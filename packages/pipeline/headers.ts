@@ -78,3 +78,5 @@ export const erasureSource = 'weir-erasure';
 export const ofDeadLetter = 'weir:dead-letter';
 /** The same of a change whose item is in quarantine, also when the item is put back: its event id came before with another body, so of when it was said nothing else is known. */
 export const ofQuarantine = 'weir:quarantine';
+/** The same of a change that was written before its turn in a backlog (services/normalizer/ahead.ts): at its turn it comes under its own id, and is told. */
+export const ofAhead = 'weir:ahead';

@@ -47,6 +47,11 @@ export function secondBodyChange(output: string, hash: string): string {
   return 'out_' + digest(['second-body', output, hash]);
 }
 
+/** Id of what a change of consent closes before its turn: the change itself is another one, and is decided at its turn. */
+export function aheadChange(output: string): string {
+  return 'out_' + digest(['ahead', output]);
+}
+
 /**
  * What a change of consent goes out as under an identifier that is linked and that it does not carry: the output, and the
  * keyed identifier, so that the same one has the same delivery key whatever else is linked meanwhile.

@@ -1,6 +1,6 @@
 export { createCommitWindow, type CommitWindow } from './commit-window.ts';
 export { aclRules, acls, type AclGrants, type AclOperation, type AclPrincipal, type AclRule } from './acls.ts';
-export { consentApi, erasureSource, H, ofDeadLetter, ofQuarantine } from './headers.ts';
+export { consentApi, erasureSource, H, ofAhead, ofDeadLetter, ofQuarantine } from './headers.ts';
 export * from './ids.ts';
 export { createFewAtOnce, createInTurn } from './in-turn.ts';
 export { isNewer, objectOf, objectsLike, ofItsOwn, ofSubject, type Age } from './newest.ts';

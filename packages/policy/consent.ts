@@ -30,6 +30,8 @@ export interface ConsentChange {
   readonly untold?: boolean;
   /** Its item came under the id of another one: perhaps what was said before, written another way. */
   readonly secondBody?: boolean;
+  /** It comes before its turn: what was said after it, and has effect already, it takes nothing from. */
+  readonly early?: boolean;
   /** No route of now has its channel, and it is in the words of a sender. */
   readonly unrouted?: boolean;
 }
@@ -72,7 +74,8 @@ const isOlder = (change: Dated, before: ConsentState): boolean => before.state =
 
 /**
  * Whether a change that was not folded before has effect. A denial or withdrawal always has, but for that of a second body
- * under one event id that says itself that it is older than the yes: it may be a repetition, and waits for a person. A grant, and `unknown`,
+ * under one event id that says itself that it is older than the yes: it may be a repetition, and waits for a person; and for one that comes
+ * before its turn, where a yes stands that was accepted after it: its turn says. A grant, and `unknown`,
  * only when it was accepted after everything that had effect so far; in the same millisecond only while no id has
  * been forgotten, because then it is surely new. `unknown` lifts a denial only as far as its source says all the time
  * (`standing`) that it stands by its own no no longer; without opening anything (`takesBack`). What is said to have happened before
@@ -83,6 +86,7 @@ const isOlder = (change: Dated, before: ConsentState): boolean => before.state =
  */
 function hasEffect(before: ConsentState, state: string, change: ConsentChange, takesBack: boolean): boolean {
   const { acceptedAt, occurredAt, loggedAt } = change;
+  if (closes(state) && change.early === true) return before.state !== 'granted' || before.changedAt <= acceptedAt;
   if (closes(state)) return change.secondBody !== true || !isOlder(change, before);
   const happenedAt = occurredAt ?? acceptedAt;
   const closedAt = before.loggedAt ?? 0;

@@ -302,3 +302,37 @@ test('the grant that waited while a withdrawal was accepted by a clock ten minut
   // Records of before the brokers' time was kept are folded as they were.
   expect(fold([change({ state: 'withdrawn', acceptedAt: noon }), change({ changeId: 'g', acceptedAt: noon + 1 })])!.state).toBe('granted');
 });
+
+/** What is said in its order, and of some noes that each closes early, at a place before its turn. */
+function withEarly(words: readonly { readonly source: string; readonly state: ConsentChange['state']; readonly standing: boolean; readonly later: number; readonly early: number | null }[], rule: ConflictRule): [turns: ConsentState, both: ConsentState] {
+  let at = 1000;
+  const turns = words.map(({ source, state, standing, later }, i) => change({ changeId: `c${i}`, source, state, standing, acceptedAt: at += later, loggedAt: at }));
+  const places = turns.flatMap((c, i) => (closes(c.state) && words[i]!.early !== null ? [{ before: Math.max(0, i - words[i]!.early!), early: { ...c, changeId: `early ${c.changeId}`, untold: true, early: true } }] : []));
+  const both = turns.flatMap((c, i) => [...places.filter(({ before }) => before === i).map(({ early }) => early), c]);
+  const [one, two] = [turns, both].map((list) => list.reduce<ConsentState | undefined>((state, c, offset) => foldConsent(state, 'email:x', c, offset, rule) ?? state, undefined)!);
+  return [one!, two!];
+}
+const words = fc.array(fc.record({ source: fc.constantFrom('A', 'B'), state: fc.constantFrom('granted' as const, 'withdrawn' as const), standing: fc.boolean(), later: fc.constantFrom(0, 1), early: fc.option(fc.nat(4)) }), { minLength: 1, maxLength: 20 });
+const logOrder: ConflictRule = { kind: 'log-order', priority: [] };
+
+test('noes that close before their turn leave each state as it is without them, once their turn has come: closed, open, and who is to be told', () => {
+  fc.assert(fc.property(words, (list) => {
+    const [turns, both] = withEarly(list.map((word) => ({ ...word, source: 'A', standing: false })), logOrder);
+    expect(both.state).toBe(turns.state);
+    if (closes(both.state)) expect(both.setBy).not.toBe('');
+  }), { numRuns: 2000 });
+});
+
+test('whatever several sources say, as acts or all the time, and under any rule: noes that close before their turn open nothing', () => {
+  fc.assert(fc.property(words, fc.constantFrom<ConflictRule>(logOrder, { kind: 'strictest', priority: [] }, { kind: 'source-priority', priority: ['B'] }), (list, rule) => {
+    const [turns, both] = withEarly(list, rule);
+    if (closes(turns.state)) expect(closes(both.state)).toBe(true);
+  }), { numRuns: 2000 });
+});
+
+test('a no that closes before its turn takes nothing from a yes that was accepted after it, and is not the one that destinations are told of', () => {
+  const early = change({ changeId: 'early', state: 'withdrawn', acceptedAt: 1500, untold: true, early: true });
+  expect(fold([change({ acceptedAt: 1000 }), change({ changeId: 'y', acceptedAt: 2000 }), early])!.state).toBe('granted');
+  expect(fold([change({ acceptedAt: 1000 }), early])).toMatchObject({ state: 'withdrawn', setBy: '' });
+  expect(fold([change({ acceptedAt: 1000 }), early, change({ changeId: 'turn', state: 'withdrawn', acceptedAt: 1500 })])).toMatchObject({ state: 'withdrawn', setBy: 'turn' });
+});

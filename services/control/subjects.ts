@@ -1,7 +1,7 @@
 import { createKnownRegions, regionsIn, type ConsentTables } from '@weir/consent';
 import { findWeirError, recordFault } from '@weir/errors';
 import type { Appender, LogAdmin, LogRecord, Reader, Serde } from '@weir/log';
-import { deliveryOfStage, endsOf, erasureSource, H, keyedId, type TopicNames } from '@weir/pipeline';
+import { deliveryOfStage, endsOf, erasureSource, H, keyedId, ofAhead, type TopicNames } from '@weir/pipeline';
 import { keyedIdsOf, type Identifiers, type Release } from '@weir/release';
 import { count, flag, instant, integer, list, named, nullable, object, text, type TypeOf } from '@weir/service';
 import { openIdentifiers, type ClearIdentifiers, type KeyRing } from '@weir/seal';
@@ -150,6 +150,8 @@ export function createSubjects(ports: SubjectPorts) {
   /** Every change of consent under these identifiers, in the same way. One of several of them stands under each, and is taken once. */
   function scanChanges(ids: readonly string[], take: (change: SubjectRecord) => void | Promise<void>): Promise<void> {
     const isFirst = (record: LogRecord): boolean => {
+      // The same comes at its turn.
+      if (header(record, H.mapping) === ofAhead) return false;
       const own = header(record, H.ids).split(',').find((id) => ids.includes(id));
       return own === undefined || own === record.key!.toString();
     };

@@ -39,7 +39,7 @@ const part = (topic: string): AheadPart & { over: boolean } => {
   return one;
 };
 
-test('what the stage was not given yet is looked at once, up to the end of the topic as it grows; nothing is while the stage is near', async () => {
+test('what the stage is not done with is looked at once, up to the end of the topic as it grows; nothing is while the stage is near', async () => {
   const w = world(5000);
   const web = part('web');
   w.ahead.behind(web, 4900, 5000);

@@ -1,3 +1,4 @@
+import { WeirError } from '@weir/errors';
 import type { LogRecord, Reader, RecordBatch } from '@weir/log';
 import { isPassing } from '@weir/pipeline';
 import type { Clock, ServiceContext } from '@weir/service';
@@ -10,29 +11,29 @@ export interface AheadPart {
   gone(): boolean;
 }
 
-export interface AheadPorts {
+export interface AheadPorts<P extends AheadPart> {
   readonly reader: Pick<Reader, 'read'>;
   readonly clock: Pick<Clock, 'monotonic' | 'setTimer' | 'clearTimer'>;
   readonly logger: Pick<ServiceContext['logger'], 'warn'>;
-  /** Writes the changes that close of these records, and resolves when they are acknowledged. `before`: all of the partition before this offset was given to the stage. */
-  readonly close: (part: AheadPart, records: readonly LogRecord[], before: number) => Promise<void>;
+  /** Writes what closes of these records, and resolves when it is acknowledged. `done`: the stage is done with all of the partition before this offset. */
+  readonly close: (part: P, records: readonly LogRecord[], done: number) => Promise<void>;
   readonly fail: (error: unknown) => void;
 }
 
 /**
  * What closes of a backlog, before its turn. A withdrawal in a webhook stands on the partition of its sender behind what came
- * before it; while that is more than `least` records, the rest of the partition is read once more, up to its end, and the changes of
- * consent that close are written as the stage will write them when it comes there: under the same ids, which the fold then
- * takes for repetitions. Only those: a grant must not overtake, and everything else keeps its order (I4). Nothing is kept of how
- * far it got: who takes the partition over begins behind what the stage was given, and repeats the rest.
+ * before it; while that is more than `least` records, the rest of the partition is read once more, up to its end, and what
+ * closes of the changes of consent is written: under ids of their own (`aheadChange`), for each change is decided, and told, at its turn, as if
+ * nothing had been written. Only what closes: a grant must not overtake, and everything else keeps its order (I4). Nothing is kept
+ * of how far it got: who takes the partition over begins behind what is done, and repeats the rest.
  *
  * It rests as long as it works, so what it costs the stage is half of a processor at most, and only while that is behind. It is several
  * times faster than the stage where the conditions of a mapping tell from the bytes that an item says nothing of consent.
  */
-export interface Ahead {
-  /** Told with each batch that the stage is given: the next offset behind it, and the end of the topic as it is known. */
-  behind(part: AheadPart, next: number, end: number): void;
-  drop(part: AheadPart): void;
+export interface Ahead<P extends AheadPart> {
+  /** Told with each batch that the stage is given: the offset before which it is done, and the end of the topic as it is known. */
+  behind(part: P, done: number, end: number): void;
+  drop(part: P): void;
   /** Nothing is written any more when it resolves. */
   stop(): Promise<void>;
 }
@@ -43,27 +44,26 @@ const chunkRecords = 4000;
 const chunkBytes = 1024 * 1024;
 const againMs = 1000;
 
-interface Place {
-  readonly part: AheadPart;
-  /** Behind what was given to the stage. */
-  given: number;
+interface Place<P> {
+  readonly part: P;
+  done: number;
   /** Next to be looked at. */
   at: number;
   end: number;
 }
 
-export function createAhead(ports: AheadPorts, least = aheadFrom): Ahead {
+export function createAhead<P extends AheadPart>(ports: AheadPorts<P>, least = aheadFrom): Ahead<P> {
   const { reader, clock, logger } = ports;
-  const places = new Map<AheadPart, Place>();
+  const places = new Map<P, Place<P>>();
   const stopped = Promise.withResolvers<void>();
   let isStopped = false;
   let told = false;
   let running: Promise<void> | undefined;
 
-  const isBehind = ({ given, at, end }: Place): boolean => end - given > least && at < end;
+  const isBehind = ({ done, at, end }: Place<P>): boolean => end - done > least && at < end;
 
   /** The one that waits longest: who was looked at goes to the end. */
-  function next(): Place | undefined {
+  function next(): Place<P> | undefined {
     for (const place of places.values()) {
       if (!isBehind(place)) continue;
       places.delete(place.part);
@@ -80,15 +80,15 @@ export function createAhead(ports: AheadPorts, least = aheadFrom): Ahead {
     clock.clearTimer(timer);
   }
 
-  async function look(place: Place): Promise<void> {
+  async function look(place: Place<P>): Promise<void> {
     const { part } = place;
     const gone = (): boolean => isStopped || part.gone();
     const to = Math.min(place.end, place.at + chunkRecords);
     await reader.read(part.topic, part.partition, place.at, to, async (batch: RecordBatch) => {
       place.end = Math.max(place.end, batch.highWatermark);
-      // What the stage was given meanwhile is its own.
-      const records = batch.records.filter(({ offset }) => offset >= place.given);
-      if (records.length > 0 && !gone()) await ports.close(part, records, place.given);
+      if (gone()) throw new WeirError('log-assignment-stale', `${part.topic}/${part.partition} is looked at no more`);
+      const records = batch.records.filter(({ offset }) => offset >= place.done);
+      if (records.length > 0) await ports.close(part, records, place.done);
     }, chunkBytes);
     place.at = Math.max(place.at, to);
   }
@@ -111,11 +111,11 @@ export function createAhead(ports: AheadPorts, least = aheadFrom): Ahead {
   }
 
   return {
-    behind(part, next, end) {
+    behind(part, done, end) {
       let place = places.get(part);
-      if (place === undefined) places.set(part, place = { part, given: next, at: next, end });
-      place.given = Math.max(place.given, next);
-      place.at = Math.max(place.at, next);
+      if (place === undefined) places.set(part, place = { part, done, at: done, end });
+      place.done = Math.max(place.done, done);
+      place.at = Math.max(place.at, done);
       place.end = Math.max(place.end, end);
       if (running !== undefined || isStopped || !isBehind(place)) return;
       running = run().catch(ports.fail).finally(() => { running = undefined; });

@@ -7,8 +7,8 @@ import { createCommitWindow, H, isPassing, patiently, type CommitWindow, type Re
 import { acceptedAs, createKeyedCache, rawHeaders, type RawHeaders, type Release } from '@weir/release';
 import { appendDeadlineMs, createAbsences, createLoads, createProgress, createRetentionWatch, createTurns, type Absences, type Load, type Readiness, type RetentionWatch, type Service, type ServiceContext } from '@weir/service';
 import { openTable } from '@weir/state';
-import { createAhead, type Ahead, type AheadPart } from './ahead.ts';
-import { closingOf, createMaySay } from './closing.ts';
+import { createAhead, type Ahead } from './ahead.ts';
+import { createClosing, type ClosingPart } from './closing.ts';
 import { createConvert, type Special } from './convert.ts';
 import { createMetrics } from './metrics.ts';
 import { createSealing } from './sealing.ts';
@@ -24,15 +24,11 @@ const sliceBytes = 4_000_000;
 const firstSink = 256 * 1024;
 /** Records between two looks at the clock. */
 const clockEvery = 16;
-/** Event ids of a partition that were looked at ahead and say something of consent. */
-const maxLookedAt = 50_000;
 /** Dedupe window of a source that the running release does not have any more. */
 const defaultWindowMs = 7 * 86_400_000;
 
-interface Partition extends AheadPart {
+interface Partition extends ClosingPart {
   readonly assignment: Assignment;
-  /** First bodies of event ids that were looked at ahead. */
-  readonly lookedAt: Map<string, First>;
   readonly window: CommitWindow;
   readonly inbox: RecordBatch[];
   /** Of its event ids. */
@@ -52,14 +48,13 @@ const conflictOf = ({ eventId, hash }: RawHeaders, firstHash: string): Reason =>
 const expiringOn = (topic: string): Reason => ({ code: 'expiring', message: `it waited for nine tenths of the retention of ${topic}` });
 
 /** raw → canonical. One group over every raw topic of the workspace; a release with other sources makes it join anew. */
-export function createNormalizer(context: ServiceContext, options: { sessionTimeoutMs: number }, open: typeof openTable = openTable): Service {
+export function createNormalizer(context: ServiceContext, options: { sessionTimeoutMs: number; /** See createAhead. */ aheadFrom?: number }, open: typeof openTable = openTable): Service {
   const { log, serde, topics, groups, releases, logger, clock } = context;
   const metrics = createMetrics(context.registry);
   const progress = createProgress({ monotonic: clock.monotonic });
   const loads = createLoads({ what: 'event ids', gauge: metrics.loading, clock, logger });
   const keyed = createKeyedCache(context.workspaceKey);
   const convert = createConvert(serde, keyed);
-  const maySay = createMaySay();
   /** Bytes of canonical records; one for each batch at work, used again when it is written. */
   const sinks: Sink[] = [];
   const sealing = createSealing(context.keys, createUnerased(serde, keyed));
@@ -78,7 +73,7 @@ export function createNormalizer(context: ServiceContext, options: { sessionTime
   let retention: RetentionWatch;
   let absences: Absences | undefined;
   let writer: Writer;
-  let ahead: Ahead;
+  let ahead: Ahead<Partition>;
   let subscribed = '';
   let changing: Promise<void> = Promise.resolve();
   let stopping = false;
@@ -211,6 +206,7 @@ export function createNormalizer(context: ServiceContext, options: { sessionTime
       }
       if (partition.closed) return;
       await sealing.seal(works, sink);
+      partition.begun = batch.records[at]?.offset ?? batch.nextOffset;
       await writer.write(works, sink, release);
       failpoint('normalizer.outputs-acked');
       if (partition.closed) return;
@@ -226,42 +222,6 @@ export function createNormalizer(context: ServiceContext, options: { sessionTime
       consumer!.resume(topic, number);
     }
     partition.committing = commit(partition, epoch).catch(fail);
-  }
-
-  /** What closes of records that wait for their turn (ahead.ts). Theirs is the word: what is not written here comes with them. */
-  async function closeAhead({ topic, partition: number }: AheadPart, records: readonly LogRecord[], before: number): Promise<void> {
-    const partition = partitions.get(`${topic}/${number}`);
-    if (partition === undefined || !partition.loaded) return;
-    const source = sourceOf(topic);
-    const { lookedAt } = partition;
-    const expiring = retention.expiringBefore(topic);
-    await sealing.prepare(records, partition.gone);
-    const sink = { bytes: Buffer.allocUnsafe(firstSink), at: 0 };
-    await turns.next();
-    const release = releases.current();
-    const config = release.sources.get(source);
-    if (config === undefined) return;
-    const works: Work[] = [];
-    for (const [i, record] of records.entries()) {
-      if ((i + 1) % clockEvery === 0 && turns.over()) await turns.next();
-      const plain = sealing.open(record);
-      if (plain === undefined || plain === 'changed' || !maySay(config, plain)) continue;
-      const { at } = sink;
-      const work = classify(source, partition, record, lookedAt, expiring, release, sink);
-      const { eventId } = work.headers;
-      const closing = closingOf(serde, work.result, sink);
-      if (closing === undefined) sink.at = at;
-      else if (lookedAt.get(eventId)?.offset === record.offset || isConflict(work.result)) works.push({ ...work, result: closing });
-    }
-    for (const [eventId, { offset }] of lookedAt) {
-      if (offset >= before && lookedAt.size <= maxLookedAt) break;
-      lookedAt.delete(eventId);
-    }
-    metrics.lookedAhead.inc({ source }, records.length);
-    if (works.length === 0 || partition.closed) return;
-    await sealing.seal(works, sink);
-    await writer.writeChanges(works, sink, release.hash);
-    metrics.closedAhead.inc({ source }, works.length);
   }
 
   /** The next batch does not wait for it: commits of one member go together, in order. */
@@ -280,7 +240,7 @@ export function createNormalizer(context: ServiceContext, options: { sessionTime
   const handlers: ConsumerHandlers = {
     async assigned(parts) {
       for (const assignment of parts) {
-        const partition: Partition = { topic: assignment.topic, partition: assignment.partition, gone: () => stopping || partition.closed, lookedAt: new Map(), assignment, window: createCommitWindow({ position: assignment.position, maxRecords, maxBytes }), inbox: [], load: loads.begin(assignment.topic, assignment.partition), loaded: false, busy: true, working: undefined, committing: undefined, closed: false, paused: false };
+        const partition: Partition = { topic: assignment.topic, partition: assignment.partition, gone: () => stopping || partition.closed, lookedAt: new Map(), begun: assignment.position, assignment, window: createCommitWindow({ position: assignment.position, maxRecords, maxBytes }), inbox: [], load: loads.begin(assignment.topic, assignment.partition), loaded: false, busy: true, working: undefined, committing: undefined, closed: false, paused: false };
         partitions.set(`${assignment.topic}/${assignment.partition}`, partition);
         partition.working = begin(partition).catch(fail);
       }
@@ -317,7 +277,7 @@ export function createNormalizer(context: ServiceContext, options: { sessionTime
       const lag = Math.max(0, batch.highWatermark - batch.nextOffset);
       metrics.lag.set({ topic: batch.topic, partition: batch.partition }, lag);
       progress.lag(key, lag);
-      if (partition.loaded && releases.current().sources.get(sourceOf(batch.topic))?.mapping?.records.has(consentRecord) === true) ahead.behind(partition, batch.nextOffset, batch.highWatermark);
+      if (partition.loaded && releases.current().sources.get(sourceOf(batch.topic))?.mapping?.records.has(consentRecord) === true) ahead.behind(partition, partition.window.committable(), batch.highWatermark);
       retention.oldest(batch.topic, batch.partition, lag === 0 ? undefined : batch.records[0]?.timestamp);
       if (partition.window.full() && !partition.paused) {
         partition.paused = true;
@@ -373,8 +333,9 @@ export function createNormalizer(context: ServiceContext, options: { sessionTime
       admin = await log.admin();
       absences = createAbsences({ what: 'source', appender, admin, clock, logger, gauge: metrics.topicMissing, again: subscribeLater });
       retention = createRetentionWatch({ admin, clock, logger, registry: context.registry });
-      ahead = createAhead({ reader: await log.reader(), clock, logger, close: closeAhead, fail });
       writer = createWriter({ appender, serde, topics, now: clock.now, keys: context.keys, left });
+      const close = createClosing<Partition>({ serde, sealing, turns, metrics, releases, sliceBytes, sourceOf, classify, expiringBefore: retention.expiringBefore, write: writer.writeAhead });
+      ahead = createAhead({ reader: await log.reader(), clock, logger, close, fail }, options.aheadFrom);
       seen = createSeen(open({ path: join(context.stateDir, 'seen'), onDiscard: (reason) => logger.warn({ reason }, 'cache of event ids discarded, it is read again') }), { reader: await log.reader(), admin }, clock.monotonic);
       const begun = releases.current();
       await subscribe();
@@ -391,8 +352,7 @@ export function createNormalizer(context: ServiceContext, options: { sessionTime
       retention?.close();
       absences?.close();
       await changing;
-      await ahead?.stop();
-      await consumer?.close();
+      await Promise.all([ahead?.stop(), consumer?.close()]);
       await seen.close();
     },
   };

@@ -2,7 +2,7 @@ import { createHash } from 'node:crypto';
 import { failpoint } from '@weir/failpoint';
 import { headerBytes, Packer, type Appender, type Headers, type LogRecord, type OutRecord, type RecordBody, type Serde, type Sink } from '@weir/log';
 import { consentRecord } from '@weir/mapping';
-import { H, ofDeadLetter, ofQuarantine, type Reason, type TopicNames } from '@weir/pipeline';
+import { aheadChange, H, ofAhead, ofDeadLetter, ofQuarantine, type Reason, type TopicNames } from '@weir/pipeline';
 import { carried, linksOf, outputsOf, replayHeaders, type Encodable, type Encoded, type Person, type RawHeaders, type Release } from '@weir/release';
 import { identifiersSealer, type KeyRing } from '@weir/seal';
 import type { First } from './seen.ts';
@@ -147,7 +147,7 @@ export function createWriter(ports: WriterPorts, { links, linked }: LinkMemory =
   /** Positions that the canonical records of a work must wait for; undefined = none. */
   interface Reached { readonly consent: ReadonlyMap<Work, string>; readonly identity: ReadonlyMap<Work, string> }
 
-  function consentOf(works: readonly Work[], sink: Sink, release: string, packer: Packer): { records: OutRecord[]; owners: Work[] } {
+  function consentOf(works: readonly Work[], sink: Sink, release: string, packer: Packer, isAhead = false): { records: OutRecord[]; owners: Work[] } {
     const records: OutRecord[] = [];
     const owners: Work[] = [];
     for (const work of works) {
@@ -159,7 +159,7 @@ export function createWriter(ports: WriterPorts, { links, linked }: LinkMemory =
       for (const output of outputs) {
         if (output.recordType !== consentRecord) continue;
         // A no of a second body is the same change when it is put back: nobody was told of it when it first held.
-        const [by, change] = output.changeId === undefined ? [mapping, output.outputId] : [ofQuarantine, output.changeId];
+        const [by, change] = isAhead ? [ofAhead, aheadChange(output.outputId)] : output.changeId === undefined ? [mapping, output.outputId] : [ofQuarantine, output.changeId];
         for (const id of output.person.ids) {
           const key = Buffer.from(id);
           records.push(pack(packer, work, output, sink, key, appender.partitionFor(topics.consentChanges, key), release, by, change, { logged }));
@@ -306,10 +306,10 @@ export function createWriter(ports: WriterPorts, { links, linked }: LinkMemory =
     spare.push(packer);
   }
 
-  /** The changes of consent of these works alone, of `sink`; resolves when they are acknowledged. */
-  async function writeChanges(works: readonly Work[], sink: Sink, release: string): Promise<void> {
+  /** The changes of consent of these works alone, of `sink`, before their turn; what is written after the call stands behind them. Resolves when they are acknowledged. */
+  async function writeAhead(works: readonly Work[], sink: Sink, release: string): Promise<void> {
     const packer = spare.pop() ?? new Packer();
-    await appender.append(topics.consentChanges, consentOf(works, sink, release, packer).records);
+    await appender.append(topics.consentChanges, consentOf(works, sink, release, packer, true).records);
     packer.reset();
     spare.push(packer);
   }
@@ -341,6 +341,6 @@ export function createWriter(ports: WriterPorts, { links, linked }: LinkMemory =
     }
     await Promise.all([appender.append(topics.canonical, canonical), appender.append(topics.outcome, outcomes)]);
   }
-  return { write, writeChanges };
+  return { write, writeAhead };
 }
 export type Writer = ReturnType<typeof createWriter>;

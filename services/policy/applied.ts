@@ -1,7 +1,7 @@
 import { createConsentBarrier, stands, type ConsentBarrier } from '@weir/consent';
 import { recordFault } from '@weir/errors';
 import type { GroupConsumer, LogRecord, OutRecord, Reader, RecordBatch } from '@weir/log';
-import { H, outputId } from '@weir/pipeline';
+import { H, ofAhead, outputId } from '@weir/pipeline';
 import { closes, consentKey } from '@weir/policy';
 import { isSealed, seal, sealedBy } from '@weir/seal';
 import { numberOf, textOf, type PolicyPorts } from './ports.ts';
@@ -65,7 +65,8 @@ export function createAppliedWatcher(ports: PolicyPorts, reader: Reader): { read
   async function watch(of: Watch, batch: RecordBatch): Promise<void> {
     if (!await prepare(ports, batch.records, () => of.closed)) return;
     const changes = batch.records.flatMap((change) => {
-      if (change.value === null || change.key === null) return [];
+      // What closed before its turn is told at its turn.
+      if (change.value === null || change.key === null || textOf(change, H.mapping) === ofAhead) return [];
       try {
         const decoded = serde.decode(change.value);
         return decoded.name === changeRecord ? [{ change, value: decoded.value as Record<string, any> & { purpose: string; channel: string | null; topic: string | null; state: string } }] : [];

@@ -2,7 +2,7 @@ import { foldedKey } from '@weir/consent';
 import { recordFault, type ErrorCode } from '@weir/errors';
 import { failpoint } from '@weir/failpoint';
 import type { Assignment, GroupConsumer, LogRecord, OutRecord, RecordBatch } from '@weir/log';
-import { consentApi, H, ofDeadLetter, ofQuarantine } from '@weir/pipeline';
+import { consentApi, H, ofAhead, ofDeadLetter, ofQuarantine } from '@weir/pipeline';
 import { consentKey, everyPurpose, foldConsent, isRoutedChannel, type ConsentState } from '@weir/policy';
 import { isRepeated } from '@weir/release';
 import { coPartitioned } from '@weir/service';
@@ -149,7 +149,7 @@ export function createFolder(ports: PolicyPorts, relay: (changes: readonly ApiCh
       changeId: textOf(record, H.output) || `${topics.consentChanges}/${fold.partition}/${record.offset}`,
       purpose: value.purpose, channel: value.channel ?? '', topic: value.topic ?? '', state: value.state, source: value.source,
       acceptedAt: numberOf(record, H.accepted), loggedAt: loggedAt(record), occurredAt: Number(value.occurredAt), legalBasis: value.legalBasis, proof: value.proof, expiresAt: value.expiresAt,
-      jurisdiction: value.jurisdiction, noticeVersion: value.noticeVersion, standing: value.standing === true, repeats: isRepeated(value, value.source), untold: by === ofDeadLetter || by === ofQuarantine, secondBody: by === ofQuarantine,
+      jurisdiction: value.jurisdiction, noticeVersion: value.noticeVersion, standing: value.standing === true, repeats: isRepeated(value, value.source), untold: by === ofDeadLetter || by === ofQuarantine || by === ofAhead, secondBody: by === ofQuarantine, early: by === ofAhead,
       unrouted: by !== consentApi && typeof value.channel === 'string' && value.channel !== '' && !isRoutedChannel(release.policy, value.channel),
     };
     const ofAll = change.purpose === everyPurpose && change.channel === '' && change.topic === '';

@@ -99,8 +99,12 @@ export function compileDirect(spec: DirectSpec, options: DirectOptions): DirectM
   return direct;
 }
 
-/** Whether the item at [from, to) may give something; true also where that cannot be told from its bytes. `envelope`: what surrounds it, asked for by conditions that look at it. */
-export type MayGive = (bytes: Buffer, from: number, to: number, maxDepth: number, envelope: () => JsonObject | undefined) => boolean;
+/** Whether the item at [from, to) may give something; true also where that cannot be told from its bytes. `around`: what surrounds it, asked for where a condition may look at it. */
+export type MayGive = (bytes: Buffer, from: number, to: number, maxDepth: number, around: () => Around) => boolean;
+export interface Around {
+  readonly envelope: JsonObject | undefined;
+  readonly meta: MappingMeta;
+}
 
 /** By the conditions of these outputs alone. Undefined: every item may, or they need a JSON value. */
 export function compileMayGive(spec: DirectSpec): MayGive | undefined {

@@ -193,7 +193,7 @@ export async function simulate(seed: number, options: { events?: number; faults?
         processMetrics: () => undefined,
       });
     }
-    if (kind === 'normalizer') return createNormalizer(context, { sessionTimeoutMs }, disk.open);
+    if (kind === 'normalizer') return createNormalizer(context, { sessionTimeoutMs, ...(race === undefined ? {} : { aheadFrom: 2 }) }, disk.open);
     if (kind === 'policy') return createPolicy(context, { sessionTimeoutMs, windowRecords: 10_000, windowBytes: 16_777_216 }, disk.open);
     const look = (destination: string): Pick<Call, 'consent' | 'controlAgeMs' | 'holders'> => ({
       controlAgeMs: controlAgeMs(instance),
