@@ -233,11 +233,14 @@ export async function runKiller(stage: Victim, instance: number, ports: KillerPo
 
   /** It works, unarmed, as long as nothing is wanted of its stage. */
   async function rest(): Promise<void> {
-    if (isDead(fleet.process(stage, instance))) {
-      await world.holdings.begins(clientOf(stage, instance));
-      await startUntilReady(stage, instance);
-    }
-    while (ports.wanted(stage)?.length === 0 && !ports.done()) await pause(500);
+    do {
+      // Also where it ended by itself meanwhile: what is wanted of other stages may need it.
+      if (isDead(fleet.process(stage, instance))) {
+        await world.holdings.begins(clientOf(stage, instance));
+        await startUntilReady(stage, instance);
+      }
+      await pause(500);
+    } while (ports.wanted(stage)?.length === 0 && !ports.done());
   }
 
   /** Until it dies at its point, by itself, or by our patience. */
