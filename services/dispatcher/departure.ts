@@ -43,7 +43,7 @@ export function* leftOfParked({ clock, serde }: Pick<DestinationPorts, 'clock' |
     const line = firstLine(parked);
     const known = (of: Line): HeadState | Task => (loaded !== undefined && loaded.parkedOffset === of.offsets[0] ? loaded : of);
     const { attempts, maybeSince } = known(line);
-    if (parked.restricts.offsets.length === 0 && (maybeSince > 0 || line.due >= soon)) return;
+    if (parked.restricts.offsets.length === 0 && (maybeSince > 0 || (line.due >= soon && !parked.saysDue))) return;
     found.push({ key: parked.key, value: serde.encode('weir.internal.LedgerPark', { subject, fromOffset: line.offsets[0]!, due: line.due === 0 ? clock.now() : line.due, reason: line.reason, attempts, maybeSince, since: parked.since, restrictCalledSince: known(parked.restricts).maybeSince }) });
   };
   for (const { subject, parked, queue: [loaded] } of lanes) if (parked !== undefined) spare(subject, parked, loaded);

@@ -44,6 +44,8 @@ export interface Parked {
   readonly takenAt: number;
   /** Its marker says that nothing of it has been called but what it tells of: before a call it is replaced by another one. */
   spared: boolean;
+  /** Its marker says that its head may be called (`due`): it is not replaced before each one that follows. */
+  saysDue: boolean;
   /** Nobody has it in hand: it goes on when what is being appended is. */
   resting: boolean;
   /** Among which of those in hand it counts; undefined = it is not. */
@@ -57,6 +59,8 @@ export interface Parked {
  */
 export type QuotaWait = `quota:${string}`;
 export const quotaWait = (bucket: string): QuotaWait => `quota:${bucket}`;
+/** Of a marker whose head may be called. */
+export const dueReason = 'due';
 export const isQuotaWait = (reason: string): reason is QuotaWait => reason.startsWith('quota:');
 
 /** What the head of a line waits as: those of one closed bucket are apart from all others, or they would be in their way. */
@@ -90,7 +94,7 @@ const fresh = (): HeadState => ({ due: 0, reason: '', attempts: 0, readBacks: 0,
 const createLine = (): Line => ({ offsets: [], ...fresh() });
 
 export function createParked(key: string, now: number): Parked {
-  return { key, uses: createLine(), restricts: createLine(), pending: 0, held: undefined, since: now, markedAt: now, takenAt: now, spared: false, resting: false, slot: undefined };
+  return { key, uses: createLine(), restricts: createLine(), pending: 0, held: undefined, since: now, markedAt: now, takenAt: now, spared: false, saysDue: false, resting: false, slot: undefined };
 }
 
 /** The line that a delivery waits in. */

@@ -1,7 +1,7 @@
 import { readUpTo, type LogRecord } from '@weir/log';
 import { WeirError } from '@weir/errors';
 import { repeat, type Ending } from './ends.ts';
-import { createParked, forgetHead, isQuotaWait, lineFor, type Parked } from './lane.ts';
+import { createParked, dueReason, forgetHead, isQuotaWait, lineFor, type Parked } from './lane.ts';
 import { lookUp } from './ledger.ts';
 import type { ParkMark } from './ledger-store.ts';
 import type { Mark } from './mark-writer.ts';
@@ -47,7 +47,7 @@ const isSpared = ({ restrictCalledSince = -1 }: Pick<ParkMark, 'restrictCalledSi
  */
 export function joinMarks(marks: readonly (ParkMark & { readonly head?: number })[]): FoundMark {
   const all = marks.map((m): FoundMark => ({ ...m, head: m.head ?? m.fromOffset }));
-  const rank = (m: FoundMark): readonly number[] => [m.head, isSpared(m) ? 0 : isQuotaWait(m.reason) ? 1 : 2, m.restrictCalledSince ?? -1, m.due];
+  const rank = (m: FoundMark): readonly number[] => [m.head, isSpared(m) ? 0 : isQuotaWait(m.reason) ? 1 : m.reason === dueReason ? 3 : 2, m.restrictCalledSince ?? -1, m.due];
   const ahead = all.reduce((a, b) => (compare(rank(b), rank(a)) > 0 ? b : a));
   const maybe = all.filter((m) => m.head === ahead.head && m.maybeSince > 0).map((m) => m.maybeSince);
   const spared = all.every(isSpared);
@@ -104,7 +104,7 @@ async function takeMarks({ ports, partition, sleepers, keyFor, isOwn, write, ent
       }
       parked.since = mark.since;
       parked.spared = isSpared(mark);
-      Object.assign(parked.uses, { due: mark.due, reason: mark.reason, attempts: mark.attempts, maybeSince: mark.maybeSince > 0 ? mark.maybeSince : mark.due <= now && !parked.spared && !isQuotaWait(mark.reason) ? mark.due : 0 });
+      Object.assign(parked.uses, { due: mark.due, reason: mark.reason, attempts: mark.attempts, maybeSince: mark.maybeSince > 0 ? mark.maybeSince : (mark.due <= now || mark.reason === dueReason) && !parked.spared && !isQuotaWait(mark.reason) ? mark.due : 0 });
       sleepers.put(subject, { parked, fence: 0, found: mark });
       if (known === undefined) enter();
       marks.push([parked.key, value]);

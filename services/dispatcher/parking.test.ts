@@ -33,7 +33,9 @@ beforeEach(async () => {
   written = [];
   counted = 0;
 });
+const opened: Parking[] = [];
 afterEach(async () => {
+  for (const parking of opened.splice(0)) await parking.drained();
   await Promise.all([table.close(), parkedTable.close()]);
   rmSync(dir, { recursive: true, force: true });
 });
@@ -45,12 +47,12 @@ const foreign = (key: string): { key: string; value: Buffer } => ({ key, value: 
 type Lanes = Map<string, Lane> & { readonly parking: Parking; laneOf(subject: string): Lane };
 
 /** Parking of a new owner, over the ledger as it stands; what it appends to the ledger is in `written`. Lanes are in the map while somebody has them in hand. */
-async function takeOver(epoch = 1, acknowledged: Promise<boolean> = Promise.resolve(true), { now = 1000, parkedMs = Number.POSITIVE_INFINITY, parkedAt = 0, setTimer = (_f: () => void, _ms: number): unknown => undefined, offer = (_lane: Lane): void => undefined, shows = (): boolean => true } = {}): Promise<Lanes> {
+async function takeOver(epoch = 1, acknowledged: Promise<boolean> = Promise.resolve(true), { now = 1000, clock = (): number => now, parkedMs = Number.POSITIVE_INFINITY, parkedAt = 0, setTimer = (_f: () => void, _ms: number): unknown => undefined, offer = (_lane: Lane): void => undefined, shows = (): boolean => true } = {}): Promise<Lanes> {
   const lanes: Map<string, Lane> = new Map();
   const ports = {
     name: 'crm', topics, serde: { ...serde, known: () => true, decode: (bytes: Buffer) => ({ ...serde.decode(bytes), name: 'weir.internal.Delivery' }) }, ledger, instance: '1', fail: (error: unknown) => { throw error; },
     parkedTable, window: () => ({ records: 500, bytes: 1e6, heads: 10 }), turns: { next: () => Promise.resolve(), over: () => false, share: () => () => true },
-    clock: { now: () => now, monotonic: () => now, random: Math.random, setTimer, clearTimer: () => undefined },
+    clock: { now: clock, monotonic: clock, random: Math.random, setTimer, clearTimer: () => undefined },
     metrics: { parked: { inc: () => { counted++; }, dec: (_labels: object, n = 1) => { counted -= n; } } },
     retention: { parkedMs: () => parkedMs }, dedupeWindowMs: () => 7 * 86_400_000,
     admin: { beginningOffsets: () => Promise.resolve(new Map([[0, 0]])) },
@@ -66,6 +68,7 @@ async function takeOver(epoch = 1, acknowledged: Promise<boolean> = Promise.reso
     ports, laneOf, forget: (lane) => { lanes.delete(lane.subject); }, partition: 0, epoch, createTask: (_delivery, record, offset, parkedOffset) => ({ delivery: { outputId: 'out', destination: 'crm', operation: 'upsert', kind: 'use', intent: '' }, record, redrive: '', offset, parkedOffset, attempts: 0, readBacks: 0, last: undefined, maybeSince: 0 }) as never, finished: () => undefined, endOf: () => undefined, reach: () => undefined, offer, hurry: () => undefined, end: () => undefined, written: () => acknowledged,
     applyLedger: (records, keys) => apply(records.map((r, i) => ({ key: keys[i]!, value: r.value }))),
   });
+  opened.push(parking);
   await parking.load();
   return Object.assign(lanes, { parking, laneOf });
 }
@@ -235,6 +238,40 @@ test('a record that has itself waited for nine tenths of the retention is looked
   const { timers, offered } = await longStay(100 * dayMs - 27 * dayMs);
   expect(timers).toEqual([]);
   expect(offered).toHaveLength(1);
+});
+
+test('what its owner may have called is taken for called by the next one, whose clock is behind', async () => {
+  const marker = (due: number) => ({ key: '#park/a/1/x/0/anna', value: serde.encode('weir.internal.LedgerPark', { ...value, due, reason: 'due', restrictCalledSince: -1 }) });
+  apply([marker(23_744)]);
+  const next = await takeOver(2, undefined, { now: 9587 });
+  const { uses, spared } = next.parking.rouse('anna')!.parked!;
+  expect([uses.maybeSince, spared]).toEqual([23_744, false]);
+});
+
+test('before a head that waited is called its marker is replaced by one that says so: the next owner need not ask its own clock', async () => {
+  const offered: Lane[] = [];
+  let now = 1000;
+  const lanes = await takeOver(1, undefined, { clock: () => now, offer: (lane) => offered.push(lane) });
+  const lane = createLane('anna');
+  lane.queue.push({ delivery: { kind: 'use' }, record: { key: Buffer.from('anna'), value: Buffer.from('v'), headers: [] }, subject: 'anna', offset: 9, parkedOffset: -1, attempts: 2, readBacks: 0, maybeSince: 0 } as never);
+  lanes.parking.park(lane, 5000, 'http-5xx');
+  await lanes.parking.drained();
+  const marks = (): (ParkValue & { readonly key: string })[] => ledger.parks(0);
+  expect(marks()).toMatchObject([{ due: 5000, attempts: 2, reason: 'http-5xx' }]);
+  const [{ key: waiting }] = marks() as [ParkValue & { readonly key: string }];
+  apply([{ key: waiting, value: serde.encode('weir.internal.LedgerPark', { ...marks()[0]!, fromOffset: 7 }) }]);
+  expect((await takeOver(2, undefined, { now: 4000 })).laneOf('anna').parked!.uses.maybeSince).toBe(0);
+  // The owner of before comes to its time.
+  now = 6000;
+  lane.parked!.uses.offsets[0] = 7;
+  lanes.parking.next(lane);
+  await lanes.parking.drained();
+  expect(offered).toHaveLength(1);
+  expect(written.filter((w) => w.key.startsWith('#park') && w.value !== null).map((w) => serde.decode(w.value!).value as ParkValue).at(-1)).toMatchObject({ due: 5000, reason: 'due' });
+  // It failed, and waits again.
+  lanes.parking.park(lane, 60_000, 'http-5xx');
+  await lanes.parking.drained();
+  expect(written.filter((w) => w.key.startsWith('#park') && w.value !== null).map((w) => serde.decode(w.value!).value as ParkValue).at(-1)).toMatchObject({ due: 60_000, reason: 'http-5xx' });
 });
 
 test('what waits for a quota is not taken for called by the owner after a crash, however long it has been due; once it may be called it is', async () => {

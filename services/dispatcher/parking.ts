@@ -4,7 +4,7 @@ import type { LogRecord, OutRecord } from '@weir/log';
 import { createAlarm } from './alarm.ts';
 import { leftOfParked, type KeyedPut } from './departure.ts';
 import type { Ending } from './ends.ts';
-import { createLane, createParked, dueOf, firstLine, forgetHead, isQuotaWait, lineFor, nextLine, waitsAs, type Lane, type Line, type Parked, type QuotaWait } from './lane.ts';
+import { createLane, createParked, dueOf, firstLine, forgetHead, dueReason, isQuotaWait, lineFor, nextLine, waitsAs, type Lane, type Line, type Parked, type QuotaWait } from './lane.ts';
 import { ledgerKeys } from './ledger.ts';
 import { goAhead } from './overtake.ts';
 import { createMarkWriter, type Mark } from './mark-writer.ts';
@@ -110,17 +110,18 @@ export function createParking(context: Context): Parking {
     parked.markedAt = now;
     // A head that may be called at once is due now: a new owner takes it for called.
     const { offsets, due, reason, attempts, maybeSince } = firstLine(parked);
-    return [parked.key, { subject: lane.subject, fromOffset: offsets[0]!, due: due === 0 ? now : due, reason, attempts, maybeSince, since: parked.since, restrictCalledSince: parked.spared ? parked.restricts.maybeSince : -1 }];
+    return [parked.key, { subject: lane.subject, fromOffset: offsets[0]!, due: due === 0 ? now : due, reason: parked.saysDue ? dueReason : reason, attempts, maybeSince, since: parked.since, restrictCalledSince: parked.spared ? parked.restricts.maybeSince : -1 }];
   }
 
   const mark = (lane: Lane): Promise<void> => write([markOf(lane)]);
 
-  /** The head may be called from now on, of which the marker says that nobody has. Under another key: what it said before must not come back over it by a request that is written late. */
+  /** The head may be called from now on, of which the marker says that nobody has, or that it waits: the next owner's clock may say that it waits still. Under another key: what it said before must not come back over it by a request that is written late. */
   function markDue(lane: Lane, parked: Parked, line: Line): Promise<void> {
     const before = parked.key;
     parked.key = keyFor(lane.subject);
     parked.spared = false;
-    if (isQuotaWait(line.reason)) line.reason = 'due';
+    parked.saysDue = line === firstLine(parked);
+    if (isQuotaWait(line.reason)) line.reason = dueReason;
     line.due = Math.min(line.due, ports.clock.now());
     return write([markOf(lane), [before, null]]);
   }
@@ -203,7 +204,7 @@ export function createParking(context: Context): Parking {
       if (Math.min(dueOf(parked, line), expiresAt(parked, line)) > ports.clock.now()) return next(lane);
     }
     if (line === parked.restricts && !(await goAhead({ ...context, load: (offset) => load(parked, offset), mark: () => mark(lane), gone: () => closed || lane.dead }, parked, task))) return;
-    if (parked.spared || isQuotaWait(line.reason)) await markDue(lane, parked, line);
+    if (parked.spared || isQuotaWait(line.reason) || (!parked.saysDue && line === firstLine(parked))) await markDue(lane, parked, line);
     // What was known when it was read may have been forgotten meanwhile.
     await context.reach([task]);
     if (closed || lane.dead) return;
@@ -268,6 +269,7 @@ export function createParking(context: Context): Parking {
       lane.busy = true;
       if (head.parkedOffset >= 0) {
         Object.assign(lineFor(lane.parked!, head.delivery), { due, reason, attempts, readBacks, notApplied, last, trouble, batchLimit, maybeSince });
+        lane.parked!.saysDue = false;
         spawn(async () => {
           await mark(lane);
           next(lane);
