@@ -46,6 +46,8 @@ export interface Parked {
   spared: boolean;
   /** Its marker says that its head may be called (`due`): it is not replaced before each one that follows. */
   saysDue: boolean;
+  /** The first offset that its marker tells of, by what this owner knows; -1 = not known. */
+  markedFrom: number;
   /** Nobody has it in hand: it goes on when what is being appended is. */
   resting: boolean;
   /** Among which of those in hand it counts; undefined = it is not. */
@@ -94,7 +96,7 @@ const fresh = (): HeadState => ({ due: 0, reason: '', attempts: 0, readBacks: 0,
 const createLine = (): Line => ({ offsets: [], ...fresh() });
 
 export function createParked(key: string, now: number): Parked {
-  return { key, uses: createLine(), restricts: createLine(), pending: 0, held: undefined, since: now, markedAt: now, takenAt: now, spared: false, saysDue: false, resting: false, slot: undefined };
+  return { key, uses: createLine(), restricts: createLine(), pending: 0, held: undefined, since: now, markedAt: now, takenAt: now, spared: false, saysDue: false, markedFrom: -1, resting: false, slot: undefined };
 }
 
 /** The line that a delivery waits in. */

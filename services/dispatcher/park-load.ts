@@ -104,7 +104,10 @@ async function takeMarks({ ports, partition, sleepers, keyFor, isOwn, write, ent
       }
       parked.since = mark.since;
       parked.spared = isSpared(mark);
-      Object.assign(parked.uses, { due: mark.due, reason: mark.reason, attempts: mark.attempts, maybeSince: mark.maybeSince > 0 ? mark.maybeSince : (mark.due <= now || mark.reason === dueReason) && !parked.spared && !isQuotaWait(mark.reason) ? mark.due : 0 });
+      const saysDue = mark.reason === dueReason;
+      // By the clock of who wrote it, which may be ahead.
+      const due = saysDue ? Math.min(mark.due, now) : mark.due;
+      Object.assign(parked.uses, { due, reason: saysDue ? '' : mark.reason, attempts: mark.attempts, maybeSince: mark.maybeSince > 0 ? mark.maybeSince : (mark.due <= now || saysDue) && !parked.spared && !isQuotaWait(mark.reason) ? due : 0 });
       sleepers.put(subject, { parked, fence: 0, found: mark });
       if (known === undefined) enter();
       marks.push([parked.key, value]);
@@ -157,6 +160,11 @@ function addRecord(parked: Parked, mark: FoundMark, task: Task): void {
       Object.assign(line, { ...parked.uses, offsets: line.offsets });
       forgetHead(parked.uses);
     } else line.maybeSince = isSpared(mark) ? mark.restrictCalledSince! : task.record.timestamp;
+  }
+  // The head of the marker has ended: how often that was tried says nothing of this one, and since when this one may have been called its record knows.
+  if (line === parked.uses && line.offsets.length === 0 && task.parkedOffset !== mark.head) {
+    line.attempts = 0;
+    if (line.maybeSince > 0 && task.maybeSince > 0) line.maybeSince = Math.min(line.maybeSince, task.maybeSince);
   }
   line.offsets.push(task.parkedOffset);
 }

@@ -244,8 +244,9 @@ test('what its owner may have called is taken for called by the next one, whose 
   const marker = (due: number) => ({ key: '#park/a/1/x/0/anna', value: serde.encode('weir.internal.LedgerPark', { ...value, due, reason: 'due', restrictCalledSince: -1 }) });
   apply([marker(23_744)]);
   const next = await takeOver(2, undefined, { now: 9587 });
-  const { uses, spared } = next.parking.rouse('anna')!.parked!;
-  expect([uses.maybeSince, spared]).toEqual([23_744, false]);
+  await next.parking.drained();
+  const { parked, queue: [head] } = next.laneOf('anna');
+  expect([parked!.uses.due, head!.maybeSince]).toEqual([9587, 9587]);
 });
 
 test('before a head that waited is called its marker is replaced by one that says so: the next owner need not ask its own clock', async () => {
@@ -272,6 +273,23 @@ test('before a head that waited is called its marker is replaced by one that say
   lanes.parking.park(lane, 60_000, 'http-5xx');
   await lanes.parking.drained();
   expect(written.filter((w) => w.key.startsWith('#park') && w.value !== null).map((w) => serde.decode(w.value!).value as ParkValue).at(-1)).toMatchObject({ due: 60_000, reason: 'http-5xx' });
+});
+
+test.each([true, false])('a marker tells of less than the one before when what it leaves out has its end in the ledger, and not sooner (still the owner: %s)', async (mine) => {
+  const offered: Lane[] = [];
+  const ends = Promise.withResolvers<boolean>();
+  apply([foreign('#park/a/1/x/0/anna')]);
+  const { parking, laneOf } = await takeOver(1, ends.promise, { offer: (lane) => offered.push(lane) });
+  const lane = laneOf('anna');
+  Object.assign(lane.parked!, { markedFrom: 5 });
+  lane.parked!.uses.due = 0;
+  const before = written.length;
+  parking.next(lane);
+  await new Promise((turn) => { setImmediate(turn); });
+  expect([offered.length, written.length]).toEqual([0, before]);
+  ends.resolve(mine);
+  await parking.drained();
+  expect([offered.length, written.length > before]).toEqual(mine ? [1, true] : [0, false]);
 });
 
 test('what waits for a quota is not taken for called by the owner after a crash, however long it has been due; once it may be called it is', async () => {

@@ -108,6 +108,7 @@ export function createParking(context: Context): Parking {
     const parked = lane.parked!;
     const now = ports.clock.now();
     parked.markedAt = now;
+    parked.markedFrom = firstLine(parked).offsets[0]!;
     // A head that may be called at once is due now: a new owner takes it for called.
     const { offsets, due, reason, attempts, maybeSince } = firstLine(parked);
     return [parked.key, { subject: lane.subject, fromOffset: offsets[0]!, due: due === 0 ? now : due, reason: parked.saysDue ? dueReason : reason, attempts, maybeSince, since: parked.since, restrictCalledSince: parked.spared ? parked.restricts.maybeSince : -1 }];
@@ -115,13 +116,19 @@ export function createParking(context: Context): Parking {
 
   const mark = (lane: Lane): Promise<void> => write([markOf(lane)]);
 
+  /**
+   * What a marker does not tell of any more nobody looks for: it must have ended in the ledger first, and been told. False: the
+   * partition has another owner by now.
+   */
+  const mayMark = async (parked: Parked): Promise<boolean> => nextLine(parked) === undefined || firstLine(parked).offsets[0]! <= parked.markedFrom || await context.written();
+
   /** The head may be called from now on, of which the marker says that nobody has, or that it waits: the next owner's clock may say that it waits still. Under another key: what it said before must not come back over it by a request that is written late. */
   function markDue(lane: Lane, parked: Parked, line: Line): Promise<void> {
     const before = parked.key;
     parked.key = keyFor(lane.subject);
     parked.spared = false;
     parked.saysDue = line === firstLine(parked);
-    if (isQuotaWait(line.reason)) line.reason = dueReason;
+    if (isQuotaWait(line.reason)) line.reason = '';
     line.due = Math.min(line.due, ports.clock.now());
     return write([markOf(lane), [before, null]]);
   }
@@ -204,7 +211,10 @@ export function createParking(context: Context): Parking {
       if (Math.min(dueOf(parked, line), expiresAt(parked, line)) > ports.clock.now()) return next(lane);
     }
     if (line === parked.restricts && !(await goAhead({ ...context, load: (offset) => load(parked, offset), mark: () => mark(lane), gone: () => closed || lane.dead }, parked, task))) return;
-    if (parked.spared || isQuotaWait(line.reason) || (!parked.saysDue && line === firstLine(parked))) await markDue(lane, parked, line);
+    if (parked.spared || isQuotaWait(line.reason) || (!parked.saysDue && line === firstLine(parked))) {
+      if (!await mayMark(parked) || closed || lane.dead) return;
+      await markDue(lane, parked, line);
+    }
     // What was known when it was read may have been forgotten meanwhile.
     await context.reach([task]);
     if (closed || lane.dead) return;
@@ -257,6 +267,8 @@ export function createParking(context: Context): Parking {
       const lane = createLane(subject, found.fence);
       lane.busy = true;
       lane.parked = found.parked;
+      // What is known of a head is of one that is there.
+      if (found.parked.uses.offsets.length === 0) forgetHead(found.parked.uses);
       found.parked.resting = true;
       awake.add(lane);
       return lane;
@@ -271,6 +283,7 @@ export function createParking(context: Context): Parking {
         Object.assign(lineFor(lane.parked!, head.delivery), { due, reason, attempts, readBacks, notApplied, last, trouble, batchLimit, maybeSince });
         lane.parked!.saysDue = false;
         spawn(async () => {
+          if (!await mayMark(lane.parked!)) return;
           await mark(lane);
           next(lane);
         });
@@ -336,11 +349,12 @@ export function createParking(context: Context): Parking {
       if (closed || loading) return;
       const now = ports.clock.now();
       const before = now - ports.dedupeWindowMs('') / 2;
-      for (const lane of awake) if (lane.parked!.held === undefined && nextLine(lane.parked!) !== undefined && lane.parked!.markedAt < before) spawn(() => mark(lane));
+      for (const lane of awake) if (lane.parked!.held === undefined && nextLine(lane.parked!) !== undefined && lane.parked!.markedAt < before) spawn(async () => { if (await mayMark(lane.parked!) && nextLine(lane.parked!) !== undefined) await mark(lane); });
       for (const subject of sleepers.marked(before, maxRenewed)) {
         const lane = context.laneOf(subject);
         lane.parked!.resting = false;
         spawn(async () => {
+          if (!await mayMark(lane.parked!)) return;
           await mark(lane);
           next(lane);
         });

@@ -72,7 +72,7 @@ function pack({ parked, fence, found }: Sleeper): Buffer {
 
 function open(value: Buffer): Sleeper {
   const [key, uses, restricts, since, markedAt, takenAt, spared, fence, found] = JSON.parse(value.toString()) as [string, Packed, Packed, number, number, number, boolean, number, FoundMark | null | undefined];
-  return { parked: { key, uses: openLine(uses), restricts: openLine(restricts), since, markedAt, takenAt, spared, saysDue: false, pending: 0, held: undefined, resting: false, slot: undefined }, fence, found: found ?? undefined };
+  return { parked: { key, uses: openLine(uses), restricts: openLine(restricts), since, markedAt, takenAt, spared, saysDue: false, markedFrom: -1, pending: 0, held: undefined, resting: false, slot: undefined }, fence, found: found ?? undefined };
 }
 
 /** @param table of one destination; each partition has its own part of it */
