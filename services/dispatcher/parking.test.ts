@@ -2,7 +2,7 @@ import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { createSerde, type OutRecord, type Serde } from '@weir/log';
-import { topicNames } from '@weir/pipeline';
+import { H, topicNames } from '@weir/pipeline';
 import { openTable, type Table } from '@weir/state';
 import { afterEach, beforeEach, expect, test } from 'vitest';
 import { createLane, type Lane } from './lane.ts';
@@ -47,7 +47,7 @@ const foreign = (key: string): { key: string; value: Buffer } => ({ key, value: 
 type Lanes = Map<string, Lane> & { readonly parking: Parking; laneOf(subject: string): Lane };
 
 /** Parking of a new owner, over the ledger as it stands; what it appends to the ledger is in `written`. Lanes are in the map while somebody has them in hand. */
-async function takeOver(epoch = 1, acknowledged: Promise<boolean> = Promise.resolve(true), { now = 1000, clock = (): number => now, parkedMs = Number.POSITIVE_INFINITY, parkedAt = 0, setTimer = (_f: () => void, _ms: number): unknown => undefined, offer = (_lane: Lane): void => undefined, shows = (): boolean => true } = {}): Promise<Lanes> {
+async function takeOver(epoch = 1, acknowledged: Promise<boolean> = Promise.resolve(true), { now = 1000, clock = (): number => now, parkedMs = Number.POSITIVE_INFINITY, parkedAt = 0, setTimer = (_f: () => void, _ms: number): unknown => undefined, offer = (_lane: Lane): void => undefined, shows = (): boolean => true, dispatched = '' } = {}): Promise<Lanes> {
   const lanes: Map<string, Lane> = new Map();
   const ports = {
     name: 'crm', topics, serde: { ...serde, known: () => true, decode: (bytes: Buffer) => ({ ...serde.decode(bytes), name: 'weir.internal.Delivery' }) }, ledger, instance: '1', fail: (error: unknown) => { throw error; },
@@ -56,7 +56,7 @@ async function takeOver(epoch = 1, acknowledged: Promise<boolean> = Promise.reso
     metrics: { parked: { inc: () => { counted++; }, dec: (_labels: object, n = 1) => { counted -= n; } } },
     retention: { parkedMs: () => parkedMs }, dedupeWindowMs: () => 7 * 86_400_000,
     admin: { beginningOffsets: () => Promise.resolve(new Map([[0, 0]])) },
-    reader: { read: (_topic: string, _partition: number, _from: number, _to: number, take: (batch: object) => Promise<void>) => !shows() ? Promise.resolve() : take({ records: [{ offset: 7, timestamp: parkedAt, key: Buffer.from('anna'), value: foreign('').value, headers: [] }], nextOffset: 8 }) },
+    reader: { read: (_topic: string, _partition: number, _from: number, _to: number, take: (batch: object) => Promise<void>) => !shows() ? Promise.resolve() : take({ records: [{ offset: 7, timestamp: parkedAt, key: Buffer.from('anna'), value: foreign('').value, headers: dispatched === '' ? [] : [[H.dispatched, Buffer.from(dispatched)]] }], nextOffset: 8 }) },
     appender: { append: (_topic: string, records: readonly OutRecord[]) => Promise.resolve(records.map((r) => (r.key === null ? 8 : written.push({ key: r.key.toString(), value: r.value }) - 1))) },
   } as unknown as DestinationPorts;
   function laneOf(subject: string): Lane {
@@ -273,6 +273,14 @@ test('before a head that waited is called its marker is replaced by one that say
   lanes.parking.park(lane, 60_000, 'http-5xx');
   await lanes.parking.drained();
   expect(written.filter((w) => w.key.startsWith('#park') && w.value !== null).map((w) => serde.decode(w.value!).value as ParkValue).at(-1)).toMatchObject({ due: 60_000, reason: 'http-5xx' });
+});
+
+test('of a delivery behind one that has ended its own record knows since when it may have been called, and no attempt of the other is its own', async () => {
+  apply([{ key: '#park/a/1/x/0/anna', value: serde.encode('weir.internal.LedgerPark', { ...value, fromOffset: 5, due: 9000, reason: 'due', restrictCalledSince: -1 }) }]);
+  const next = await takeOver(2, undefined, { now: 9587, dispatched: '9:0:400:' });
+  await next.parking.drained();
+  const [head] = next.laneOf('anna').queue;
+  expect([head!.maybeSince, head!.attempts]).toEqual([400, 0]);
 });
 
 test.each([true, false])('a marker tells of less than the one before when what it leaves out has its end in the ledger, and not sooner (still the owner: %s)', async (mine) => {
