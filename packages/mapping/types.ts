@@ -31,7 +31,7 @@ export interface CompiledMapping {
   readonly file: string;
   /** Names of the canonical records that it can give. */
   readonly records: ReadonlySet<string>;
-  /** Whether an item may give a record of this type, with scratch of its own; undefined: every item may, as far as can be told without JSON values. */
+  /** Whether an item may give a record of this type, with scratch of its own; undefined: every item may. */
   mayGive(record: string): MayGive | undefined;
   apply(item: Json, envelope: JsonObject | undefined, meta: MappingMeta): MappingResult;
   /** The same over the bytes of items, with scratch of its own; undefined when this mapping needs JSON values. */

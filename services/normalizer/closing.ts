@@ -98,8 +98,10 @@ export function createClosing<P extends ClosingPart>({ serde, sealing, turns, me
       await sealing.seal(closing, sink);
       // In the tick of the append: what the stage writes is decided there.
       const waiting = closing.filter(({ record }) => record.offset >= part.begun);
-      if (waiting.length > 0 && !part.gone()) await write(waiting, sink, release.hash);
-      metrics.closedAhead.inc({ source }, waiting.length);
+      if (waiting.length > 0 && !part.gone()) {
+        await write(waiting, sink, release.hash);
+        metrics.closedAhead.inc({ source }, waiting.length);
+      }
       works = [];
       sink.at = 0;
     }

@@ -106,11 +106,11 @@ export interface Around {
   readonly meta: MappingMeta;
 }
 
-/** By the conditions of these outputs alone. Undefined: every item may, or they need a JSON value. */
+/** By the conditions of these outputs alone. Undefined: every item may, or they need a JSON value, as those of elements (`each`) do. */
 export function compileMayGive(spec: DirectSpec): MayGive | undefined {
   const conditions = [...spec.drops, ...spec.outputs].flatMap(({ tests }) => tests ?? []);
   const isPlain = [...spec.drops, ...spec.outputs].every(({ tests }) => tests !== undefined) && conditions.every((t) => plainPath(t.path));
-  if (!isPlain || spec.outputs.some(({ tests }) => tests!.length === 0)) return undefined;
+  if (!isPlain || spec.outputs.some(({ tests, each }) => each || tests!.length === 0)) return undefined;
   const early = conditionsOf(spec, conditions);
   return (bytes, from, to, maxDepth) => !early.scan.run(bytes, from, to, maxDepth, false) || (early.dropped() === undefined && spec.outputs.some((_, i) => early.matches(i)));
 }

@@ -178,6 +178,12 @@ test('of an output without a condition any item may give the record', () => {
   expect([of(''), typeof of('when: { path: a, equals: b }, ')]).toEqual([undefined, 'function']);
 });
 
+test('a condition on the elements of a list is asked of each of them, not of the item', () => {
+  const may = compileMapping({ path: 'm.yaml', content: 'mapping: x\noutputs:\n  a: { record: Profile, each: list, objectKey: $item.id, when: { path: $item.kind, equals: no }, fields: { userId: $item.id } }\n' }).mayGive('weir.canonical.Profile')!;
+  const of = (text: string): boolean => may(Buffer.from(text), 0, text.length, 8, () => ({ envelope: undefined, meta }));
+  expect(['{"list":[{"id":"a","kind":"yes"},{"id":"b","kind":"no"}]}', '{"kind":"no","list":[{"id":"a","kind":"yes"}]}', '{"kind":"no"}'].map(of)).toEqual([true, false, false]);
+});
+
 test('a condition in CEL is asked of the item, one that fails and an item that is none may give anything', () => {
   const may = compileMapping({ path: 'm.yaml', content: 'mapping: x\noutputs:\n  a: { record: Profile, when: { cel: "item.n > 3" }, fields: { userId: id } }\n  c: { record: Profile, when: { cel: "has(envelope.gpc) && envelope.gpc == \\"on\\"" }, fields: { userId: id } }\n' }).mayGive('weir.canonical.Profile')!;
   const of = (text: string, envelope?: JsonObject): boolean => may(Buffer.from(`x${text}`), 1, text.length + 1, 8, () => ({ envelope, meta }));
